@@ -1,0 +1,97 @@
+"""One table of export targets: a target is one file in this folder that registers itself."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from mobile_avatar.errors import BadInput
+from mobile_avatar.graphs.spec import GraphSpec
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a converter needs; it writes its files into `folder` and nowhere else."""
+
+    module: nn.Module
+    """The deployment graph in eval mode: keypoints (1, 136) -> outputs in the order and layout of `spec`."""
+    spec: GraphSpec
+    """Names, shapes and layouts."""
+    precision: str
+    """`fp32` or `fp16`."""
+    warp: str
+    """`split`, `native` or `gather`."""
+    folder: Path
+    """The bundle folder."""
+    metadata: dict[str, str]
+    """Short facts to write inside the file where its format has a place for them."""
+    options: dict = field(default_factory=dict)
+    """What only one target understands: `converter`, `socs`, ..."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a converter made."""
+
+    files: dict[str, str]
+    """Role -> path relative to the folder. `model` is the file that the phone loads."""
+    tools: dict[str, str]
+    """Package or tool -> version."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row of the table; drives export, help, doctor and docs."""
+
+    name: str
+    title: str
+    """What it makes and for whom, one line."""
+    model_file: str
+    """Name of the model file in the bundle."""
+    layout: str
+    """`NCHW` or `NHWC` of image-like outputs."""
+    warps: tuple[str, ...]
+    precisions: tuple[str, ...]
+    packages: tuple[str, ...]
+    """Import names that conversion and verification need."""
+    recipe: str
+    """The deployment recipe that `--target NAME` alone means."""
+    convert: Callable[[Request], Product]
+    runner: str
+    """`module:function` of the verification runner, see verification/runners.py."""
+
+
+_TARGETS: dict[str, Target] = {}
+
+
+def register_target(**row: object) -> Callable[[Callable[[Request], Product]], Callable[[Request], Product]]:
+    """Decorate a converter to put it into the table."""
+
+    def add(convert: Callable[[Request], Product]) -> Callable[[Request], Product]:
+        target = Target(convert=convert, **row)
+        _TARGETS[target.name] = target
+        return convert
+
+    return add
+
+
+def targets() -> dict[str, Target]:
+    """All targets by name. Target files import their heavy packages inside functions, so this is cheap."""
+    if not _TARGETS:
+        package = importlib.import_module("mobile_avatar.exporters.targets")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_TARGETS.items()))
+
+
+def find_target(name: str) -> Target:
+    """The target called `name`; BadInput lists the known ones."""
+    known = targets()
+    if name not in known:
+        raise BadInput(f"unknown target {name!r}; choose one of {', '.join(known)}")
+    return known[name]

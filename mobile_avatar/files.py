@@ -1,0 +1,110 @@
+"""Writing beside and renaming: a failed or killed command leaves the old output, never half of a new one."""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mobile_avatar.errors import BadInput
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse an existing `path` without `force`, and a parent that cannot be written, before any work is done.
+
+    Raises BadInput with one sentence that names the path and the remedy.
+    """
+    if path.exists() and not force:
+        raise BadInput(f"{path} exists already; pass --force to replace it or choose another output")
+    # The nearest folder that exists decides: what lies below it will be made.
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise BadInput(f"{path} cannot be written ({folder} is not a writable folder); choose another output")
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path with the same suffix beside `path`; on success it takes the place of `path`."""
+    path = Path(path)
+    _make_parent(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.absolute().parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; give the result the permissions any new file would have.
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it takes the place of `path` in one step.
+
+    On Linux the exchange of an existing folder is a single atomic system call, so a kill at any moment leaves
+    either the whole old folder or the whole new one.
+    """
+    path = Path(path)
+    _make_parent(path)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if not path.exists():
+            os.rename(temporary, path)
+        elif not _exchange(temporary, path):
+            old = temporary.with_name(temporary.name + "-old")
+            os.rename(path, old)
+            os.rename(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` inside `folder`; BadInput when it would lead out of it (absolute, `..`, or a link)."""
+    root = Path(folder).resolve()
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise BadInput(f"{folder}: the entry {name!r} points outside the folder; the manifest is not to be trusted")
+    return path
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written ({error.strerror}); choose another output") from error
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two paths atomically; False where the system has no such call."""
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    return libc.renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0

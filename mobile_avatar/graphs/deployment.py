@@ -1,0 +1,93 @@
+"""What exactly is exported: one module per warp strategy, fixed shapes, named inputs and outputs.
+
+Rendering (official equation): hf = grid_sample(texture, uv); image = (lf + hf) * mask - (1 - mask).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobile_avatar.models.bilayer.folded import FoldedGenerator
+
+
+def identity_grid(size: int) -> Tensor:
+    """Pixel centres (2j + 1) / S - 1 as (1, 2, S, S), channel 0 is x, channel 1 is y."""
+    line = (2 * torch.arange(size, dtype=torch.float32) + 1) / size - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x, y])[None]
+
+
+class DeploymentGraph(nn.Module):
+    """Base: a person's generator, texture (1, 3, S, S) and the layout of its outputs."""
+
+    def __init__(self, generator: FoldedGenerator, texture: Tensor, layout: str) -> None:
+        super().__init__()
+        self.generator = generator
+        self.align_corners = generator.config.align_corners
+        self.channels_last = layout == "NHWC"
+        self.register_buffer("grid", identity_grid(generator.config.image_size))
+        self.register_buffer("texture", texture)
+
+    def layers(self, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """uv, lf and mask in NCHW."""
+        delta, lf, mask = self.generator(keypoints)
+        return self.grid + delta, lf, mask
+
+    def warp(self, uv: Tensor) -> Tensor:
+        """High-frequency image (N, 3, S, S) from uv (N, 2, S, S)."""
+        uv = uv.permute(0, 2, 3, 1)
+        return F.grid_sample(self.texture, uv, "bilinear", "zeros", align_corners=self.align_corners)
+
+    def arrange(self, image: Tensor) -> Tensor:
+        """NCHW -> the layout of the target."""
+        return image.permute(0, 2, 3, 1) if self.channels_last else image
+
+
+class SplitGraph(DeploymentGraph):
+    """uv, lf and mask; the app's texture unit warps and composites (`composite.frag`)."""
+
+    def forward(self, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        uv, lf, mask = self.layers(keypoints)
+        return self.arrange(uv), self.arrange(lf), self.arrange(mask)
+
+
+class NativeGraph(DeploymentGraph):
+    """The composited image, warped by the runtime's own GridSample / resample operator."""
+
+    def forward(self, keypoints: Tensor) -> Tensor:
+        uv, lf, mask = self.layers(keypoints)
+        image = (lf + self.warp(uv)) * mask - (1 - mask)
+        return self.arrange(image)
+
+
+class GatherGraph(NativeGraph):
+    """The composited image with the warp written as one row gather, for runtimes without a grid-sample operator.
+
+    The texture becomes a table with one row per texel cell that holds its four corners (zero outside), so a pixel
+    needs a single gather of 12 numbers and the zero padding costs no select.
+    """
+
+    def __init__(self, generator: FoldedGenerator, texture: Tensor, layout: str) -> None:
+        super().__init__(generator, texture, layout)
+        padded = F.pad(texture[0], (1, 1, 1, 1))
+        corners = [padded[:, :-1, :-1], padded[:, :-1, 1:], padded[:, 1:, :-1], padded[:, 1:, 1:]]
+        self.cells = texture.shape[-1] + 1
+        self.register_buffer("table", torch.cat(corners).flatten(1).t().contiguous())
+
+    def warp(self, uv: Tensor) -> Tensor:
+        size = self.texture.shape[-1]
+        scale, shift = ((size - 1) / 2, (size - 1) / 2) if self.align_corners else (size / 2, (size - 1) / 2)
+        # Cell coordinates: 0 is the border cell left of the first texel; clamping there reads zeros, as padding does.
+        position = (uv * scale + (shift + 1)).clamp(0, size + 1)
+        corner = position.floor().clamp(max=size)
+        fraction = (position - corner).permute(0, 2, 3, 1).reshape(-1, 2)
+        rows = (corner[:, 1] * self.cells + corner[:, 0]).flatten().to(torch.int32)
+        texels = self.table[rows]
+        fx, fy = fraction[:, 0:1], fraction[:, 1:2]
+        top = texels[:, 0:3] + (texels[:, 3:6] - texels[:, 0:3]) * fx
+        bottom = texels[:, 6:9] + (texels[:, 9:12] - texels[:, 6:9]) * fx
+        warped = top + (bottom - top) * fy
+        return warped.view(-1, size, size, 3).permute(0, 3, 1, 2)
+
+
+WARPS: dict[str, type[DeploymentGraph]] = {"split": SplitGraph, "native": NativeGraph, "gather": GatherGraph}

@@ -1,0 +1,122 @@
+"""The numbers that define a bi-layer model, and the named members of its family."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from mobile_avatar.errors import BadInput
+
+EPS = 1e-7  # batch norm and spectral norm of the official code; 1e-5 visibly changes its outputs
+SLOPE = 0.2  # every leaky ReLU
+BASE_SIZE = 4  # both generators start at 4x4
+EMBEDDING_SIZE = 8  # identity embeddings are 8x8
+
+
+@dataclass(frozen=True)
+class BilayerConfig:
+    """Capacities and options of all six networks (Zakharov et al., ECCV 2020; defaults are the released ones)."""
+
+    image_size: int = 256
+    """Side of images, textures and masks in pixels: a power of two, at least 64."""
+    emb_channels: int = 64
+    """Identity embedder: channels after its first convolution, doubled per level ..."""
+    emb_max_channels: int = 512
+    """... up to this many."""
+    tex_channels: int = 64
+    """Texture generator: channels at full resolution, doubled per level going down ..."""
+    tex_max_channels: int = 512
+    """... up to this many."""
+    inf_channels: int = 32
+    """Inference generator: channels at full resolution ..."""
+    inf_max_channels: int = 256
+    """... and at most."""
+    pose_channels: int = 256
+    """Hidden width of the keypoints embedder."""
+    pose_blocks: int = 4
+    """Number of its linear layers."""
+    num_harmonics: int = 0
+    """Harmonic encoding of keypoints: 0 is off (the released weights), 4 is the official 'on'."""
+    enh_channels: int = 64
+    """Texture updater: channels at full resolution ..."""
+    enh_max_channels: int = 128
+    """... and at most."""
+    enh_bottleneck: int = 128
+    """Side of the updater's bottleneck in pixels."""
+    enh_blocks: int = 8
+    """Residual blocks at the bottleneck."""
+    dis_channels: int = 64
+    """Discriminator: channels after its first convolution ..."""
+    dis_max_channels: int = 512
+    """... and at most."""
+    dis_blocks: int = 6
+    """Residual blocks of the discriminator, those that keep the resolution included."""
+    align_corners: bool = False
+    """`grid_sample` convention of the warp; which one trained the released weights is not known, False is the default."""
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        if size < 64 or size & (size - 1):
+            raise BadInput(f"image_size {size} is not a power of two of at least 64")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith(("channels", "blocks")) and value < 1:
+                raise BadInput(f"{field.name} {value} is not a positive number")
+        if not EMBEDDING_SIZE <= self.enh_bottleneck <= size:
+            raise BadInput(f"enh_bottleneck {self.enh_bottleneck} is not between {EMBEDDING_SIZE} and {size}")
+        if self.num_harmonics < 0:
+            raise BadInput(f"num_harmonics {self.num_harmonics} is negative")
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of either generator: 6 at 256 px."""
+        return int(math.log2(self.image_size // BASE_SIZE))
+
+    @property
+    def emb_widths(self) -> list[int]:
+        """Channels of embedding i, from the deepest (i = 0) to the shallowest."""
+        return [widen(self.emb_channels, self.num_blocks - 1 - i, self.emb_max_channels) for i in range(self.num_blocks)]
+
+    def to_dict(self) -> dict:
+        """Plain numbers, for metadata."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict, source: str = "model config") -> "BilayerConfig":
+        """The reverse of `to_dict`; BadInput names `source` when a field is unknown or of the wrong type."""
+        known = {field.name: field.type for field in dataclasses.fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise BadInput(f"{source}: unknown model option {name!r}; it was written by another version")
+            if type(value) is not known[name]:
+                raise BadInput(f"{source}: model option {name} should be {known[name].__name__}, not {value!r}")
+        return cls(**values)
+
+
+def widen(channels: int, level: int, maximum: int) -> int:
+    """Channels `level` halvings below full resolution: doubled each time, capped."""
+    return min(channels * 2**level, maximum)
+
+
+PRESETS: dict[str, BilayerConfig] = {
+    "quarter": BilayerConfig(inf_channels=16, inf_max_channels=128),
+    "medium": BilayerConfig(),
+    "full": BilayerConfig(inf_channels=64, inf_max_channels=512),
+    # All networks slim, so that it trains on a CPU and creates an avatar in a second: the shipped default.
+    "compact": BilayerConfig(
+        image_size=128,
+        emb_channels=16,
+        emb_max_channels=128,
+        tex_channels=16,
+        tex_max_channels=128,
+        inf_channels=16,
+        inf_max_channels=128,
+        pose_channels=128,
+        enh_channels=16,
+        enh_max_channels=32,
+        enh_bottleneck=64,
+        enh_blocks=4,
+        dis_channels=16,
+        dis_max_channels=128,
+        dis_blocks=5,
+    ),
+}

@@ -1,0 +1,53 @@
+"""How an exported file is executed: the contract of a runner, and finding the one that belongs to a bundle."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mobile_avatar.graphs.spec import GraphSpec
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of the file besides its numbers (structure, weights); `passed` is None when it could not run."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Executes the exported file itself."""
+
+    name: str
+    """Which runtime and arithmetic, as the parity table shows it: `litert-cpu`, `qnn-htp-simulator-fp16`, ..."""
+    run: Callable[[np.ndarray], dict[str, np.ndarray]]
+    """keypoints (1, 136) float32 -> output name -> float32 array of the manifest's shape."""
+    checks: list[Check] = field(default_factory=list)
+    """Further checks made while the file was opened."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The exported files as a runner sees them, read back from the manifest."""
+
+    folder: Path
+    files: dict[str, Path]
+    """Role -> absolute path inside the folder; the same roles as Product.files."""
+    spec: GraphSpec
+    precision: str
+    warp: str
+
+
+def open_runner(reference: str, exported: Exported) -> Runner:
+    """Call the `module:function` of a target with the exported files.
+
+    Raises MissingTool when the runtime is not on this machine (the check is then reported as not run), and
+    CheckFailed when the file is damaged.
+    """
+    module, function = reference.split(":")
+    return getattr(importlib.import_module(module), function)(exported)
