@@ -1,0 +1,68 @@
+"""Inference generator: keypoints embedding + predicted layers -> warp field, low-frequency image and mask."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobile_avatar.models.bilayer.adaptive import AdaptiveBatchNorm, AdaptiveDecoder, PredictedBlock
+from mobile_avatar.models.bilayer.blocks import conv3
+from mobile_avatar.models.bilayer.config import BASE_SIZE, BilayerConfig, widen
+
+
+class Layers(NamedTuple):
+    """What one frame is made of, before the texture is warped in."""
+
+    delta: Tensor
+    """(N, 2, S, S) in [-1, 1]: what is added to the pixel centres to get uv; channel 0 is x."""
+    lf: Tensor
+    """(N, 3, S, S) in [-1, 1]: low-frequency image."""
+    logits: Tensor
+    """(N, 1, S, S): mask before the sigmoid."""
+
+    def uv(self) -> Tensor:
+        """(N, S, S, 2): where each pixel reads the texture, in grid_sample's convention."""
+        return (pixel_grid(self.delta) + self.delta).permute(0, 2, 3, 1)
+
+    def mask(self) -> Tensor:
+        """(N, 1, S, S) in [0, 1]."""
+        return torch.sigmoid(self.logits)
+
+
+class InferenceGenerator(nn.Module):
+    """The per-frame network: adaptive batch norm, efficient up-sampling, three heads."""
+
+    def __init__(self, config: BilayerConfig) -> None:
+        super().__init__()
+        widths = [
+            widen(config.inf_channels, config.num_blocks - i, config.inf_max_channels)
+            for i in range(config.num_blocks + 1)
+        ]
+        self.decoder = AdaptiveDecoder(widths, AdaptiveBatchNorm, BASE_SIZE, efficient=True)
+        self.uv_head = conv3(widths[-1], 2)
+        self.lf_head = conv3(widths[-1], 3)
+        self.mask_head = conv3(widths[-1], 1)
+
+    def forward(self, pose: Tensor, predicted: list[PredictedBlock]) -> Layers:
+        """Pose embedding (N, C, 4, 4) and predicted layers for N samples, or for one person, -> Layers."""
+        x = self.decoder(pose, predicted)
+        return Layers(torch.tanh(self.uv_head(x)), torch.tanh(self.lf_head(x)), self.mask_head(x))
+
+
+def pixel_grid(like: Tensor) -> Tensor:
+    """Pixel centres (2j + 1) / S - 1 as (1, 2, S, S), channel 0 is x."""
+    size = like.shape[-1]
+    line = (2 * torch.arange(size, dtype=torch.float32, device=like.device) + 1) / size - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x, y])[None]
+
+
+def warp(texture: Tensor, uv: Tensor, align_corners: bool) -> Tensor:
+    """High-frequency image: bilinear, zeros outside. Texture (N, 3, S, S), uv (N, S, S, 2)."""
+    return F.grid_sample(texture, uv, "bilinear", "zeros", align_corners=align_corners)
+
+
+def masked(image: Tensor, mask: Tensor) -> Tensor:
+    """image * mask with the black background (-1) of the training data elsewhere."""
+    return image * mask - (1 - mask)
