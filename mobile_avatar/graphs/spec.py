@@ -14,12 +14,13 @@ class TensorSpec:
     layout: str
     """`NC`, `NCHW` or `NHWC`."""
     range: tuple[float, float]
-    """Lowest and highest value it can take; the PSNR of a check uses their difference as its peak."""
+    """Lowest and highest value it can take."""
     dtype: str = "float32"
 
     @property
     def peak(self) -> float:
-        return self.range[1] - self.range[0]
+        """At most 2: uv is judged on the texture's own extent, though it may point outside of it."""
+        return min(self.range[1] - self.range[0], 2.0)
 
     def to_dict(self) -> dict:
         return {

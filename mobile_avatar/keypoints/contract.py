@@ -40,14 +40,14 @@ def check_keypoints(array: np.ndarray, source: str) -> np.ndarray:
         BadInput: another shape or dtype, no frames, NaN or infinity, or values beyond +-4, which are pixels.
     """
     array = np.asarray(array)
+    shape = array.shape
     if array.dtype.kind != "f":
         raise BadInput(f"{source}: keypoints must be floating-point numbers in [-1, 1], not {array.dtype}")
-    if array.shape[-2:] == (POINT_COUNT, 2) and array.ndim in (2, 3):
-        frames = array.reshape(-1, VECTOR_SIZE)
-    elif array.shape[-1:] == (VECTOR_SIZE,) and array.ndim in (1, 2):
-        frames = array.reshape(-1, VECTOR_SIZE)
-    else:
-        raise BadInput(f"{source}: keypoints have the shape {array.shape}, but (T, 136) or (T, 68, 2) is needed")
+    if array.shape[-2:] == (POINT_COUNT, 2):
+        array = array.reshape(*array.shape[:-2], VECTOR_SIZE)
+    if array.ndim not in (1, 2) or array.shape[-1] != VECTOR_SIZE:
+        raise BadInput(f"{source}: keypoints have the shape {shape}, but (T, 136) or (T, 68, 2) is needed")
+    frames = array.reshape(-1, VECTOR_SIZE)
     if not len(frames):
         raise BadInput(f"{source}: there are no frames in these keypoints")
     finite = np.isfinite(frames).all(axis=1)
@@ -79,7 +79,9 @@ def read_keypoints(path: str | Path) -> np.ndarray:
     except PermissionError as error:
         raise BadInput(f"{path}: the keypoints file cannot be read ({error.strerror})") from error
     except Exception as error:  # numpy has no common base for what a damaged or foreign file may raise
-        raise BadInput(f"{path}: not a readable .npy file of numbers (foreign or truncated); save one with np.save") from error
+        raise BadInput(
+            f"{path}: not a readable .npy file of numbers (foreign or truncated); save one with np.save"
+        ) from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise BadInput(f"{path}: an .npz archive, but one array in a .npy file is needed")

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .identity import seeded
 
-# Displacement fields of the expression: name, centre, radius, displacement at amplitude 1, region of the face it may move.
-# Left/right are sides of the picture; the fields of the left side are mirror images of those of the right.
+# Displacement fields of the expression: name, centre, radius, displacement at amplitude 1, region of the face it may
+# move. Left/right are sides of the picture; the fields of the left side are mirror images of those of the right.
 EXPRESSION_FIELDS = (
     ("smile_right", (0.58, 1.21, 0.30), 0.30, (0.12, -0.15, -0.10), "all"),
     ("smile_left", (-0.58, 1.21, 0.30), 0.30, (-0.12, -0.15, -0.10), "all"),
@@ -35,10 +35,13 @@ EXPRESSION_INDEX = {name: i for i, (name, *_) in enumerate(EXPRESSION_FIELDS)}
 class Frames:
     """Parameters of n frames; the first dimension of every tensor is n.
 
-    jaw: (n,) opening 0..1; amplitudes: (n, len(EXPRESSION_FIELDS)); blink: (n, 2) left, right of the picture, 0 open .. 1 closed
-    gaze: (n, 2) right, down, in [-1, 1]; pose: (n, 3) yaw (positive: nose towards the right of the picture), pitch (positive:
-    down), roll (positive: clockwise), radians
-    camera: (n, 3) shift x, y as a fraction of the crop's half side, relative scale; light: (n, 3) small change of the light
+    jaw: (n,) opening 0..1
+    amplitudes: (n, len(EXPRESSION_FIELDS))
+    blink: (n, 2) eye at the left, at the right of the picture; 0 open .. 1 closed
+    gaze: (n, 2) right, down, in [-1, 1]
+    pose: (n, 3) radians: yaw (positive: nose to the right of the picture), pitch (down), roll (clockwise)
+    camera: (n, 3) shift x, y as a fraction of the crop's half side, relative scale
+    light: (n, 3) small change of the light's direction
     body: (n, 2) turn and shift of the shoulders; noise: (n,) int64 seed of the sensor noise, level: (n,) its strength
     """
 
@@ -80,7 +83,7 @@ def _frame(generator: torch.Generator) -> dict[str, Tensor]:
         amplitude[name + "_right"] += value * (1 - skew)
 
     jaw = max(0.0, u[0] * 1.6 - 0.7) ** 1.3 if u[1] < 0.7 else 0.0
-    smile = u[2] * 1.3 - 0.25 if u[3] < 0.6 else 0.0
+    smile = u[2] * 1.15 - 0.2 if u[3] < 0.6 else 0.0
     pair("smile", smile, 0.25 * g[0])
     pair("cheek", max(0.0, smile), 0.1 * g[0])
     if u[4] < 0.22:
@@ -88,8 +91,8 @@ def _frame(generator: torch.Generator) -> dict[str, Tensor]:
         amplitude["pucker_lips"] = u[5]
     if u[6] < 0.12:
         pair("puff", u[7], 0.4 * g[2])
-    amplitude["lip_raise"] = max(0.0, u[8] * 1.4 - 0.6)
-    amplitude["lip_lower"] = max(0.0, u[9] * 1.4 - 0.6)
+    amplitude["lip_raise"] = max(0.0, u[8] * 2.2 - 1.4)
+    amplitude["lip_lower"] = max(0.0, u[9] * 2.2 - 1.4)
     amplitude["mouth_shift"] = 0.35 * g[3] if u[10] < 0.4 else 0.0
     brow = 0.45 * g[4]
     pair("brow_in", brow + 0.35 * g[5], 0.15 * g[6])
@@ -113,7 +116,7 @@ def _frame(generator: torch.Generator) -> dict[str, Tensor]:
         "light": torch.tensor([g[12], g[13], g[14]]) * 0.05,
         "body": torch.tensor([0.3 * radians(yaw) + 0.08 * g[15], (u[21] * 2 - 1) * 0.15]),
         "noise": torch.tensor(int(u[22] * 2**30)),
-        "level": torch.tensor(0.004 + 0.012 * u[23]),
+        "level": torch.tensor(0.003 + 0.009 * u[23]),
     }
 
 

@@ -1,4 +1,4 @@
-"""Where the features lie in the chart: lip contours, lids, brows; and the 68 keypoints, which are points of these same curves."""
+"""Where the features lie in the chart: lip contours, lids, brows; and the 68 keypoints, points of these same curves."""
 
 from functools import lru_cache
 
@@ -7,10 +7,13 @@ from torch import Tensor
 
 from .template import template
 
-# |m| (distance from the middle / half width of the mouth) of the lip keypoints; the inner contour is INNER times narrower.
+# |m| (distance from the middle / half width of the mouth) of the lip keypoints; the inner contour is narrower by INNER.
 LIP_KNOTS = (0.0, 0.25, 0.52, 1.0)
 INNER = 0.88
-UPPER_LID, LOWER_LID = (-0.3, 0.42), (-0.35, 0.4)  # positions of the lid keypoints between the corners (-1 inner, 1 outer)
+UPPER_LID, LOWER_LID = (
+    (-0.3, 0.42),
+    (-0.35, 0.4),
+)  # positions of the lid keypoints between the corners (-1 inner, 1 outer)
 
 
 def _polynomial(knots: tuple[float, ...], values: list[float]) -> list[float]:
@@ -30,11 +33,20 @@ def horner(coefficients: list[float], x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def layout() -> dict:
-    """Constants of the curves: mouth half width `mouth` and cubics `lips` (outer upper, inner upper, inner lower, outer lower)
-    in |m|; eye centre, half width and slope `eye` (a, b, half, slope); brow ends `brow` (inner a, outer a) and quartic `arch`."""
+    """Constants of the curves.
+
+    mouth: half width in a; lips: cubics in |m| of b, outer upper, inner upper, inner lower, outer lower
+    eye: (a, b) of the centre, half width, slope; brow: a of the inner and the outer end
+    brow_positions: of the keypoints along the brow, 0 inner .. 1 outer; arch: quartic of b in that position
+    """
     key = template().keypoints.double()
     b = key[:, 1].tolist()
-    lips = [[b[51], b[52], b[53], b[54]], [b[62], b[63], 0, b[64]], [b[66], b[65], 0, b[64]], [b[57], b[56], b[55], b[54]]]
+    lips = [
+        [b[51], b[52], b[53], b[54]],
+        [b[62], b[63], 0, b[64]],
+        [b[66], b[65], 0, b[64]],
+        [b[57], b[56], b[55], b[54]],
+    ]
     for row in (lips[1], lips[2]):  # the inner contour has no keypoint there: bend it smoothly to the corner
         row[2] = row[1] + (row[3] - row[1]) * 0.35
     outer, inner = key[45], key[42]
@@ -109,7 +121,9 @@ def keypoint_charts(lips: Tensor, eyes: Tensor, brows: Tensor, blink: Tensor) ->
     mouth = page["mouth"]
     ring = [-1.0, -LIP_KNOTS[2], -LIP_KNOTS[1], 0.0, LIP_KNOTS[1], LIP_KNOTS[2], 1.0]
     a = torch.tensor([m * mouth for m in ring], device=device).expand(n, 7)
-    ai = torch.tensor([m * mouth * INNER for m in (-1.0, -LIP_KNOTS[1], 0.0, LIP_KNOTS[1], 1.0)], device=device).expand(n, 5)
+    ai = torch.tensor([m * mouth * INNER for m in (-1.0, -LIP_KNOTS[1], 0.0, LIP_KNOTS[1], 1.0)], device=device).expand(
+        n, 5
+    )
     outer_upper, _, _, outer_lower = lip_curves(a, lips[:, None])
     _, inner_upper, inner_lower, _ = lip_curves(ai, lips[:, None])
     chart[:, 48:55] = torch.stack((a, outer_upper), dim=-1)

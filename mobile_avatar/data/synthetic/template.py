@@ -1,9 +1,9 @@
 """The neutral template head: a star-shaped surface over a chart of directions, and where the features lie in the chart.
 
-Head space: x to the right of the picture, y down, z towards the viewer; the unit is half the distance between the outer eye
-corners, the origin lies between the eyes. The chart of a point is (a, b) of its direction from `CENTRE`: a is the azimuth
-(0 = forward, positive = right), b the elevation (positive = down). All features are placed and painted in the chart, so a
-keypoint is simply the surface at its chart position, whatever the shape, expression or pose.
+Head space: x to the right of the picture, y down, z towards the viewer; the unit is half the distance between the
+outer eye corners, the origin lies between the eyes. The chart of a point is (a, b) of its direction from `CENTRE`: a
+is the azimuth (0 = forward, positive = right), b the elevation (positive = down). All features are placed and painted
+in the chart, so a keypoint is simply the surface at its chart position, whatever the shape, expression or pose.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,11 @@ from torch import Tensor
 
 CENTRE = (0.0, 0.25, -1.2)
 COLUMNS, ROWS = 145, 113
+# The jaw keypoints lie a little above the jaw's outline, as the landmark model reports them (fitted on renderings).
+JAW_LIFT = 0.055
 
-# Hand-placed points of the right half (x >= 0) of an average head with slightly parted lips; proportions follow what the
-# MediaPipe landmark model reports on a public-domain portrait.
+# Hand-placed points of the right half (x >= 0) of an average head with slightly parted lips; proportions follow what
+# the MediaPipe landmark model reports on a public-domain portrait.
 MIDLINE = (
     *((-1.02, 0.30), (-0.74, 0.40), (-0.46, 0.46), (-0.29, 0.455), (-0.136, 0.47), (0.011, 0.585), (0.146, 0.71)),
     *((0.27, 0.85), (0.40, 0.985), (0.579, 1.06), (0.72, 1.03), (0.80, 0.90), (0.86, 0.72), (0.97, 0.66)),
@@ -26,10 +28,10 @@ MIDLINE = (
     *((-1.6, -0.1), (-1.95, -0.7), (-2.1, -1.3), (-1.9, -2.2), (-1.2, -2.9), (-0.3, -3.15), (0.6, -2.9), (1.3, -2.4)),
 )
 JAW = (
-    *((1.46, -0.035, -0.836), (1.465, 0.57, -1.1), (1.45, 0.85, -1.09), (1.33, 1.42, -0.875), (1.19, 1.64, -0.64)),
-    *((1.04, 1.79, -0.4), (0.67, 2.05, -0.04), (0.29, 2.2, 0.22)),
+    *((1.46, -0.035, -0.836), (1.465, 0.57, -1.1), (1.45, 0.85, -1.09), (1.29, 1.42, -0.875), (1.13, 1.64, -0.64)),
+    *((0.98, 1.80, -0.4), (0.64, 2.05, -0.04), (0.29, 2.2, 0.22)),
 )
-BROW = ((1.31, -0.28, -0.29), (1.11, -0.415, 0.12), (0.915, -0.5, 0.26), (0.645, -0.51, 0.385), (0.33, -0.48, 0.45))
+BROW = ((1.31, -0.36, -0.29), (1.11, -0.45, 0.12), (0.915, -0.5, 0.26), (0.645, -0.51, 0.385), (0.33, -0.48, 0.45))
 NOSTRILS = ((0.32, 0.778, 0.61), (0.187, 0.862, 0.655))
 EYE = (
     *((1.0, 0.0, 0.0), (0.865, -0.117, 0.13), (0.625, -0.134, 0.165)),
@@ -49,6 +51,8 @@ OTHER = (
     *((1.0, -1.65, -1.3), (0.9, -1.5, -0.4), (1.2, -0.3, -2.55), (1.1, 0.6, -2.4), (0.9, 1.3, -1.9)),
     *((1.1, 1.5, -1.3), (0.7, 2.0, -0.7)),
 )
+
+
 def chart_of(points: Tensor) -> Tensor:
     """(..., 3) points in head space -> (..., 2) chart coordinates (a, b) in radians."""
     d = points - points.new_tensor(CENTRE)
@@ -102,7 +106,7 @@ def _mirror(points: list[tuple[float, float, float]]) -> Tensor:
 
 
 def _radius(points: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Smooth interpolation (multiquadric, slightly relaxed) of the points' distance from the centre at chart positions."""
+    """Distance of the surface from the centre at chart positions: a relaxed multiquadric through the points."""
     centred = points - points.new_tensor(CENTRE)
     distance = centred.norm(dim=-1)
     d = centred / distance[:, None]
@@ -132,7 +136,7 @@ def _keypoints() -> Tensor:
     points += [mid[-0.136], mid[0.146], mid[0.40], mid[0.579]]
     points += [*left(NOSTRILS), mid[0.86], *reversed(NOSTRILS)]
     e = EYE
-    points += left(e) + [e[3], e[2], e[1], e[0], e[5], e[4]]
+    points += [*left(e), e[3], e[2], e[1], e[0], e[5], e[4]]
     points += [*left([corner, *upper]), mid[1.09], *reversed(upper), corner, *lower, mid[1.58], *left(reversed(lower))]
     points += [*left([inner, i1]), mid[1.195], i1, inner, i2, mid[1.41], *left([i2])]
     return torch.tensor(points, dtype=torch.float64)
@@ -161,6 +165,7 @@ def template(device: str = "cpu") -> Template:
         hollow = _blur(radius, 14) - radius
         occlusion = (1 - 3.0 * hollow).clamp(0.6, 1.05)
         key = chart_of(_keypoints())
+        key[:17, 1] -= JAW_LIFT * (1 + 0.5 * (key[:17, 0] / key[16, 0]) ** 2)
         cast = {"a_axis": a_axis, "b_axis": b_axis, "surface": surface, "occlusion": occlusion}
         cast["keypoints"] = key
         return Template(**{k: v.float().contiguous().to(device) for k, v in cast.items()})

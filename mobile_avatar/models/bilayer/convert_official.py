@@ -97,7 +97,7 @@ def _normalised(
     v = _take(state, f"{official}.weight_v", flat.shape[1:], source)
     if keep_spectral_norm:
         base = f"{path}.parametrizations.weight"
-        return bias | {f"{base}.original": original, f"{base}.0._u": u, f"{base}.0._v": v}
+        return bias | {f"{base}.original": original, f"{base}.0.u": u, f"{base}.0.v": v}
     return bias | {f"{path}.weight": original / torch.dot(u, flat @ v)}
 
 

@@ -1,17 +1,48 @@
 """Spectral norm on every convolution and linear layer: present in training, resolved into plain weights elsewhere."""
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import spectral_norm
 
 from mobile_avatar.models.bilayer.config import EPS
 
+WARM_UP = 15  # iterations on a fresh layer; random vectors can give a sigma near zero
+
+
+class SpectralNorm(nn.Module):
+    """weight / sigma with sigma = u . (W v), one power iteration per training forward (Miyato et al., 2018).
+
+    torch's own parametrization updates u before v; the official weights were trained v first, and with a single
+    iteration the order changes sigma, so this one keeps it.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        flat = weight.detach().flatten(1)
+        self.register_buffer("u", F.normalize(torch.randn(flat.shape[0]).to(flat), dim=0, eps=EPS))
+        self.register_buffer("v", F.normalize(torch.randn(flat.shape[1]).to(flat), dim=0, eps=EPS))
+        for _ in range(WARM_UP):
+            self._iterate(flat)
+
+    @torch.no_grad()
+    def _iterate(self, flat: Tensor) -> None:
+        # Out of place, so that an earlier forward of the same step keeps its vectors for the backward pass.
+        self.v = F.normalize(flat.t() @ self.u, dim=0, eps=EPS)
+        self.u = F.normalize(flat @ self.v, dim=0, eps=EPS)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        flat = weight.flatten(1)
+        if self.training:
+            self._iterate(flat)
+        return weight / torch.dot(self.u, flat @ self.v)
+
 
 def add_spectral_norm(module: nn.Module) -> nn.Module:
-    """Put spectral norm (one power iteration per training forward) on all layers of `module`, in place."""
+    """Put spectral norm on all layers of `module`, in place."""
     for layer in list(module.modules()):
         if isinstance(layer, nn.Conv2d | nn.Linear) and not parametrize.is_parametrized(layer):
-            spectral_norm(layer, eps=EPS)
+            parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
     return module
 
 

@@ -1,0 +1,1 @@
+"""Deployment recipes as data; installed as `mobile_avatar.recipes`."""

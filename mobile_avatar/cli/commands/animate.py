@@ -1,0 +1,70 @@
+"""mobile-avatar animate"""
+
+from pathlib import Path
+
+import click
+
+from mobile_avatar.cli.common import force_option, json_option, print_json, say, shipped, tracker_option
+
+DEMO_SECONDS = 6
+DEMO_FPS = 25
+SHEET_CELLS = 12
+
+
+@click.command()
+@click.argument("avatar", required=False, type=click.Path(path_type=Path))
+@click.option("--demo", is_flag=True, help="The built-in track: turning, talking, blinking (the default).")
+@click.option("--keypoints", type=click.Path(path_type=Path), help="A .npy file of (T, 136) keypoints in [-1, 1].")
+@click.option("--video", type=click.Path(path_type=Path), help="A video whose face drives the avatar.")
+@click.option("--fps", type=click.FloatRange(1, 120), help="Frames per second; default: the video's, else 25.")
+@click.option("--landmarks", is_flag=True, help="Show the driving landmarks beside the avatar.")
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="An .mp4 or .gif file.")
+@tracker_option
+@force_option
+@json_option
+def command(avatar, demo, keypoints, video, fps, landmarks, output, tracker_models, force, as_json):
+    """Play AVATAR (default: the one that ships with the package) and write a contact sheet beside the film."""
+    import numpy as np
+    import torch
+
+    from mobile_avatar.avatar import Avatar
+    from mobile_avatar.files import check_output
+    from mobile_avatar.rendering.animate import animate, check_film
+    from mobile_avatar.rendering.composite import to_rgb8
+    from mobile_avatar.rendering.contact_sheet import contact_sheet
+    from mobile_avatar.rendering.tracks import demo_track
+
+    if sum(map(bool, (demo, keypoints, video))) > 1:
+        raise click.UsageError("pass one of --demo, --keypoints and --video")
+    check_film(output)
+    sheet = output.with_suffix(".png")
+    for path in (output, sheet):
+        check_output(path, force)
+    person = Avatar.load(avatar or shipped("default.avatar"))
+    lost = 0
+    if keypoints:
+        from mobile_avatar.keypoints.contract import read_keypoints
+
+        track = read_keypoints(keypoints)
+    elif video:
+        from mobile_avatar.keypoints.models import tracker_models as find_models
+        from mobile_avatar.keypoints.video import track_video
+
+        tracked = track_video(video, find_models(tracker_models))
+        track, fps, lost = tracked.keypoints, fps or tracked.fps, len(tracked.missing)
+        if lost:
+            say(f"{video}: no face in {lost} of {len(track)} frames; the last pose is held there")
+    else:
+        track = demo_track(DEMO_SECONDS * DEMO_FPS, DEMO_FPS, neutral=person.source_keypoints.numpy())
+
+    def render(points: np.ndarray) -> np.ndarray:
+        image = person.render(torch.from_numpy(points)[None]).image[0]
+        return to_rgb8(image.permute(1, 2, 0).numpy())
+
+    animate(render, track, output, fps or DEMO_FPS, landmarks=landmarks)
+    chosen = np.unique(np.linspace(0, len(track) - 1, SHEET_CELLS).round().astype(int))
+    contact_sheet([(f"frame {i}", render(track[i])) for i in chosen], 4, sheet)
+    if as_json:
+        print_json({"film": str(output), "contact_sheet": str(sheet), "frames": len(track), "frames_without_face": lost})
+    else:
+        click.echo(f"{output}\n{sheet}")

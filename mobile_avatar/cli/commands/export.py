@@ -1,0 +1,67 @@
+"""mobile-avatar export"""
+
+from pathlib import Path
+
+import click
+
+from mobile_avatar.cli.common import force_option, json_option, print_checks, print_json, say, shipped
+
+
+@click.command()
+@click.argument("avatar", required=False, type=click.Path(path_type=Path))
+@click.option("--target", help="tflite, snpe, coreml or onnx; alone it means the target's default device.")
+@click.option("--device", help="A recipe: snapdragon-855, snapdragon-8-elite, android-gpu, android-cpu, iphone, desktop.")
+@click.option("--precision", help="fp32 or fp16; default: the recipe's.")
+@click.option("--warp", help="split, native or gather; default: the recipe's.")
+@click.option("--converter", type=click.Choice(["package", "sdk"]), help="snpe: the package's converter or your SDK's.")
+@click.option("--soc", "socs", multiple=True, help="snpe: add a context binary for this chip (repeatable).")
+@click.option("--budget-ms", type=click.FloatRange(min=0, min_open=True), help="Fail when the estimate exceeds this.")
+@click.option("--strict", is_flag=True, help="A check that could not run counts as failed.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle folder; default: exports/AVATAR-DEVICE.")
+@force_option
+@json_option
+def command(avatar, target, device, precision, warp, converter, socs, budget_ms, strict, output, force, as_json):
+    """Export AVATAR (default: the one that ships with the package), verify the file and write a bundle."""
+    from mobile_avatar.exporters.recipes import find_recipe
+    from mobile_avatar.exporters.registry import find_target
+    from mobile_avatar.files import check_output
+
+    if target is None and device is None:
+        raise click.UsageError("pass --target or --device")
+    recipe = find_recipe(device or find_target(target).recipe)
+    if target and target != recipe.target:
+        find_target(target)
+        recipe_target = recipe.target
+        raise click.UsageError(f"device {recipe.name} is for target {recipe_target}, not {target}")
+    options = dict(recipe.options)
+    if converter:
+        options["converter"] = converter
+    if socs:
+        options["socs"] = list(socs)
+    source = avatar or shipped("default.avatar")
+    output = output or Path("exports") / f"{source.stem}-{recipe.name}"
+    check_output(output, force)
+
+    from mobile_avatar.avatar import Avatar
+    from mobile_avatar.exporters.bundle import export_bundle, judge, plan_from_recipe
+
+    plan = plan_from_recipe(recipe, precision=precision, warp=warp, options=options, budget_ms=budget_ms)
+    manifest = export_bundle(Avatar.load(source), plan, output, say)
+    if as_json:
+        print_json(manifest)
+    else:
+        _print_summary(manifest, output)
+    judge(manifest, strict, gate_budget=budget_ms is not None)
+
+
+def _print_summary(manifest: dict, output: Path) -> None:
+    print_checks(manifest)
+    model = next(entry for entry in manifest["files"] if entry["path"].startswith(manifest["roles"]["model"]))
+    limit = manifest["budget"]
+    estimate = "none" if limit["estimate_ms"] is None else f"{limit['estimate_ms']:.1f} ms"
+    click.echo(f"\n{output / model['path']}  {model['bytes'] / 1e6:.2f} MB")
+    click.echo(f"{manifest['parameters'] / 1e6:.2f} M parameters, {manifest['macs'] / 1e9:.3f} GMAC per frame")
+    click.echo(f"ESTIMATE, not measured, for {limit['device']}: {estimate} (budget {limit['budget_ms']:g} ms)")
+    click.echo(limit["method"])
+    for note in manifest["notes"]:
+        click.echo(f"note: {note}")

@@ -1,0 +1,25 @@
+"""mobile-avatar verify"""
+
+from pathlib import Path
+
+import click
+
+from mobile_avatar.cli.common import json_option, print_checks, print_json
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--strict", is_flag=True, help="A check that could not run counts as failed.")
+@json_option
+def command(bundle, strict, as_json):
+    """Execute the exported file of BUNDLE and compare it with its golden outputs."""
+    from mobile_avatar.exporters.bundle import judge, read_manifest
+    from mobile_avatar.verification.verify import verify_files
+
+    manifest = read_manifest(bundle)
+    manifest |= verify_files(bundle, manifest)
+    if as_json:
+        print_json({"parity": manifest["parity"], "checks": manifest["checks"]})
+    else:
+        print_checks(manifest)
+    judge(manifest, strict)

@@ -1,0 +1,71 @@
+"""What several commands share: options, the shipped files, tables and JSON."""
+
+import importlib.resources
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
+tracker_option = click.option(
+    "--tracker-models",
+    type=click.Path(path_type=Path),
+    help="Folder with the three tracker models, for machines that cannot fetch them.",
+)
+
+
+def shipped(name: str) -> Path:
+    """A file that comes with the package."""
+    return Path(str(importlib.resources.files("mobile_avatar.assets") / name))
+
+
+def say(line: str) -> None:
+    """One plain line of progress, on stderr so that stdout holds results only."""
+    click.echo(line, err=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON object on stdout."""
+    click.echo(json.dumps(value, indent=1))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Aligned columns on stdout."""
+    lines = [[_cell(value) for value in row] for row in [header, *rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    for line in lines:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "not run"
+    if isinstance(value, bool):
+        return "ok" if value else "FAILED"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def print_checks(manifest: dict) -> None:
+    """The parity table and the further checks of a bundle."""
+    header = ("output", "runner", "cases", "PSNR dB", "at least", "max abs", "correlation", "")
+    rows = [
+        (
+            r["output"],
+            r["runner"],
+            r["cases"],
+            r["psnr_db"],
+            r["threshold_db"],
+            r["max_abs"],
+            r["correlation"],
+            r["passed"],
+        )
+        for r in manifest["parity"]
+    ]
+    print_table(header, rows)
+    for row in manifest["parity"]:
+        if row.get("reason"):
+            click.echo(f"{row['output']}: {row['reason']}")
+    click.echo()
+    print_table(("check", "", "detail"), [(c["name"], c["passed"], c["detail"]) for c in manifest["checks"]])

@@ -1,0 +1,140 @@
+"""From a prepared photo to an avatar: embed, generate the texture, update it, refine it, fold."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mobile_avatar.avatar import Avatar, Rendered
+from mobile_avatar.images import read_photo
+from mobile_avatar.keypoints.models import TrackerModels
+from mobile_avatar.keypoints.prepare import prepare_photo
+from mobile_avatar.models.bilayer.fold import fold
+from mobile_avatar.models.bilayer.inference_generator import masked, warp
+from mobile_avatar.models.bilayer.model import BilayerModel
+from mobile_avatar.rendering.composite import to_rgb8
+from mobile_avatar.rendering.contact_sheet import contact_sheet
+
+REFINE_RATE = 0.03
+TOTAL_VARIATION = 2e-3
+
+
+@dataclass(frozen=True)
+class Source:
+    """The person as the model sees them."""
+
+    image: Tensor
+    """(3, S, S) in [-1, 1]: the crop of the photo."""
+    mask: Tensor
+    """(1, S, S) in [0, 1]: where the person is."""
+    keypoints: Tensor
+    """(136,) in [-1, 1]."""
+    landmarks: Tensor
+    """(3, S, S) in [-1, 1]: landmark image."""
+
+
+@dataclass(frozen=True)
+class Created:
+    """An avatar and how well it shows its own source photo."""
+
+    avatar: Avatar
+    psnr: dict[str, float]
+    """Stage (`generated`, `updated`, `refined`) -> PSNR in dB of the composited frame inside the photo's mask."""
+    rendered: Rendered
+    """The source pose, rendered by the finished avatar."""
+
+
+def create_avatar(
+    model: BilayerModel,
+    source: Source,
+    facts: dict[str, str],
+    update_steps: int = 4,
+    refine_steps: int = 0,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> Created:
+    """Make an avatar of one photo.
+
+    Args:
+        model: in eval mode, spectral norm resolved.
+        source: prepared at the model's image size.
+        facts: metadata of the avatar.
+        update_steps: learned gradient descent steps (M, 4 in the thesis).
+        refine_steps: Adam steps on the texture alone afterwards.
+        progress: wraps the range of refine steps.
+    """
+    image, keypoints = source.image[None], source.keypoints[None]
+    with torch.no_grad():
+        person = model.person(image[None], source.mask[None, None], source.landmarks[None, None])
+    textures = {"generated": person.texture}
+    if update_steps:
+        textures["updated"] = model.update_texture(person, image[None], keypoints[None], update_steps)[-1]
+    generator = fold(model, person)
+    if refine_steps:
+        frame = Avatar(generator, person.texture, source.keypoints, {}).render(keypoints)
+        start = list(textures.values())[-1]
+        steps = progress(range(refine_steps))
+        textures["refined"] = refine_texture(start, frame, image, model.config.align_corners, steps)
+    psnr = {}
+    for stage, texture in textures.items():
+        avatar = Avatar(generator, texture, source.keypoints, facts)
+        rendered = avatar.render(keypoints)
+        psnr[stage] = psnr_inside(rendered.image, image, source.mask[None])
+    return Created(avatar, psnr, rendered)
+
+
+@torch.enable_grad()
+def refine_texture(
+    texture: Tensor, frame: Rendered, photo: Tensor, align_corners: bool, steps: Iterable[int]
+) -> Tensor:
+    """Adam on the texture (1, 3, S, S) so that the rendered source pose shows the photo (1, 3, S, S).
+
+    Warp, low-frequency layer and mask stay as they are. A total-variation prior keeps texels that no pixel of this
+    pose reads close to their neighbours.
+    """
+    texture = texture.clone().requires_grad_()
+    uv, goal = frame.uv.permute(0, 2, 3, 1), masked(photo, frame.mask)
+    optimizer = torch.optim.Adam([texture], REFINE_RATE)
+    for _ in steps:
+        error = (masked(frame.lf + warp(texture, uv, align_corners), frame.mask) - goal).square().mean()
+        variation = texture.diff(dim=-1).abs().mean() + texture.diff(dim=-2).abs().mean()
+        optimizer.zero_grad()
+        (error + TOTAL_VARIATION * variation).backward()
+        optimizer.step()
+    return texture.detach()
+
+
+def psnr_inside(image: Tensor, goal: Tensor, mask: Tensor) -> float:
+    """PSNR in dB of images (N, 3, S, S) in [-1, 1] (peak 2), weighted by a soft mask (N, 1, S, S)."""
+    error = ((image.clamp(-1, 1) - goal).square() * mask).sum() / (3 * mask.sum()).clamp_min(1e-6)
+    return 10 * math.log10(4 / max(error.item(), 1e-12))
+
+
+def source_from_photo(photo: Path, image_size: int, models: Callable[[], TrackerModels]) -> tuple[Source, int]:
+    """Track, crop and mask the largest face of a photo; also returns how many faces there are.
+
+    `models` is called only once the photo has proved readable, since it may have to fetch something.
+    """
+    pixels = read_photo(photo)
+    found = prepare_photo(pixels, image_size, models())
+    arrays = (found.image, found.mask, found.keypoints, found.landmark_image)
+    return Source(*map(torch.from_numpy, arrays)), found.faces_found
+
+
+def write_contact_sheet(created: Created, source: Source, path: Path) -> None:
+    """Photo, landmarks, low-frequency layer, warped texture, texture, mask and result, as one labelled picture."""
+    rendered, masks = created.rendered, 2 * torch.cat([source.mask, created.rendered.mask[0]]) - 1
+    stage, psnr = list(created.psnr.items())[-1]
+    cells = [
+        ("photo", source.image),
+        ("keypoints", source.landmarks),
+        ("mask of the photo", masks[:1].expand(3, -1, -1)),
+        (f"result: {stage}, {psnr:.1f} dB", rendered.image[0]),
+        ("lf: low frequencies", rendered.lf[0]),
+        ("hf: warped texture", rendered.hf[0]),
+        ("texture", created.avatar.texture[0]),
+        ("mask", masks[1:].expand(3, -1, -1)),
+    ]
+    contact_sheet([(label, to_rgb8(image.permute(1, 2, 0).numpy())) for label, image in cells], 4, path)

@@ -1,0 +1,115 @@
+"""What this machine has: packages of the targets, vendor tools, accounts."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mobile_avatar.exporters.registry import Target, targets
+from mobile_avatar.keypoints.models import cached_models
+
+PIP_NAMES = {
+    "ai_edge_litert": "ai-edge-litert",
+    "ai_edge_quantizer": "ai-edge-quantizer",
+    "litert_torch": "litert-torch",
+    "onnxruntime_qnn": "onnxruntime-qnn",
+    "qai_hub": "qai-hub",
+}
+LINUX_ONLY = ("litert_torch", "ai_edge_quantizer", "onnxruntime_qnn")
+SDK_VARIABLES = ("QAIRT_SDK_ROOT", "QNN_SDK_ROOT", "SNPE_ROOT")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the report."""
+
+    name: str
+    present: bool
+    state: str
+    """Version, path or why not."""
+    cost: str
+    """What does not work without it."""
+    remedy: str
+
+    def cells(self) -> tuple[str, str, str, str]:
+        return self.name, "yes" if self.present else "no", self.state, "" if self.present else self.cost
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """Look at packages, tools and accounts; imports none of the heavy packages."""
+    rows = [_target(target) for target in targets().values()]
+    return [*rows, *_machine()]
+
+
+def _target(target: Target) -> Finding:
+    missing = [name for name in target.packages if importlib.util.find_spec(name) is None]
+    versions = ", ".join(f"{_pip(name)} {_version(name)}" for name in target.packages if name not in missing)
+    elsewhere = [name for name in missing if name in LINUX_ONLY and not _is_linux_x86()]
+    cost = f"no export or check of target {target.name}"
+    if elsewhere:
+        names = ", ".join(map(_pip, elsewhere))
+        remedy = f"{names} exists for Linux on x86-64 only (this is {platform.system()} on {platform.machine()}): export there"
+    else:
+        remedy = f"pip install {' '.join(map(_pip, missing))}"
+    return Finding(f"target {target.name}", not missing, versions or "not installed", cost, remedy)
+
+
+def _machine() -> Iterator[Finding]:
+    apple = platform.system() == "Darwin"
+    yield Finding(
+        "CoreML runtime",
+        apple,
+        platform.mac_ver()[0] if apple else f"none on {platform.system()}",
+        "coreml files are checked by evaluating the saved program in torch instead",
+        "run `mobile-avatar verify` of the bundle on a Mac",
+    )
+    folder = cached_models()
+    yield Finding(
+        "tracker models",
+        folder is not None,
+        str(folder) if folder else "not fetched yet",
+        "create and animate --video fetch them on first use",
+        "needs pip once, or pass --tracker-models DIR (docs/create.md)",
+    )
+    sdk = next((os.environ[name] for name in SDK_VARIABLES if os.environ.get(name)), None)
+    yield Finding(
+        "Qualcomm SDK",
+        bool(sdk and Path(sdk).is_dir()),
+        sdk or "not set",
+        "`--converter sdk` and runs on a phone; the package's own converter works without it",
+        "install Qualcomm AI Runtime and set QAIRT_SDK_ROOT",
+    )
+    adb = shutil.which("adb")
+    yield Finding("adb", adb is not None, adb or "not found", "nothing can be pushed to a phone", "install platform-tools")
+    client = Path.home() / ".qai_hub" / "client.ini"
+    hub = importlib.util.find_spec("qai_hub") is not None
+    state = "token configured" if hub and client.exists() else "package only" if hub else "not installed"
+    yield Finding(
+        "AI Hub account",
+        hub and client.exists(),
+        state,
+        "no measurement on Qualcomm's hosted phones",
+        "pip install qai-hub, then qai-hub configure --api_token TOKEN",
+    )
+
+
+def _pip(name: str) -> str:
+    return PIP_NAMES.get(name, name)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(_pip(name))
+    except importlib.metadata.PackageNotFoundError:
+        return "?"
+
+
+def _is_linux_x86() -> bool:
+    return platform.system() == "Linux" and platform.machine() == "x86_64"

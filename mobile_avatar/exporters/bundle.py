@@ -1,0 +1,183 @@
+"""Bundles: an avatar, exported for one runtime, verified and described by its manifest."""
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mobile_avatar.avatar import Avatar
+from mobile_avatar.benchmarking.budget import budget
+from mobile_avatar.errors import BadInput, CheckFailed
+from mobile_avatar.exporters.recipes import Recipe
+from mobile_avatar.exporters.registry import Request, find_target
+from mobile_avatar.files import inside, replace_folder, sha256
+from mobile_avatar.graphs.deployment import WARPS
+from mobile_avatar.graphs.onnx_graph import count, to_onnx
+from mobile_avatar.graphs.spec import GraphSpec, graph_spec
+from mobile_avatar.rendering.shader import composite_shader
+from mobile_avatar.rendering.tracks import varied_keypoints
+from mobile_avatar.verification.parity import write_golden
+from mobile_avatar.verification.verify import verify_files
+
+FORMAT = 1
+CASES = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to export, with every default resolved."""
+
+    target: str
+    precision: str
+    warp: str
+    device: str
+    options: dict = field(default_factory=dict)
+    budget_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        target = find_target(self.target)
+        for word, value, known in (("precision", self.precision, target.precisions), ("warp", self.warp, target.warps)):
+            if value not in known:
+                raise BadInput(f"target {self.target} has no {word} {value!r}; choose one of {', '.join(known)}")
+
+
+def plan_from_recipe(recipe: Recipe, **overrides: object) -> Plan:
+    """A plan from a recipe; overrides that are None keep the recipe's choice."""
+    values = {
+        "target": recipe.target,
+        "precision": recipe.precision,
+        "warp": recipe.warp,
+        "device": recipe.name,
+        "options": recipe.options,
+    }
+    return Plan(**values | {key: value for key, value in overrides.items() if value is not None})
+
+
+def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str], None] = print) -> dict:
+    """Export, verify and describe; `output` appears only when everything is written.
+
+    A bundle whose checks failed is kept, with `passed: false` in its manifest, so that it can be examined.
+
+    Args:
+        say: receives one plain line per step.
+
+    Returns:
+        The manifest.
+    """
+    target = find_target(plan.target)
+    spec = graph_spec(plan.warp, avatar.size, target.layout)
+    module = WARPS[plan.warp](avatar.generator, avatar.texture, target.layout).eval()
+    with replace_folder(output) as folder:
+        say(f"converting to {target.title}, {plan.precision}, {plan.warp} warp")
+        metadata = {
+            "license": avatar.facts["license"],
+            "synthetic_media": "true",
+            "avatar": json.dumps(avatar.describe(), sort_keys=True),
+            "keypoints": "68 points, iBUG order, x0 y0 x1 y1 ..., [-1, 1] of the crop, y down",
+        }
+        request = Request(module, spec, plan.precision, plan.warp, folder, metadata, plan.options)
+        product = target.convert(request)
+        _write_texture(folder, avatar.texture)
+        if plan.warp == "split":
+            (folder / "composite.frag").write_text(composite_shader())
+        keypoints = varied_keypoints(CASES, seed=0, neutral=avatar.source_keypoints.numpy())
+        write_golden(folder, keypoints, golden_outputs(avatar, module, spec, keypoints))
+        parameters, macs = _measure_size(avatar, plan)
+        manifest = {
+            "format": FORMAT,
+            "avatar": avatar.describe(),
+            "target": plan.target,
+            "precision": plan.precision,
+            "warp": plan.warp,
+            "device": plan.device,
+            "inputs": [tensor.to_dict() for tensor in spec.inputs],
+            "outputs": [tensor.to_dict() for tensor in spec.outputs],
+            "roles": product.files,
+            "files": _hash_files(folder),
+            "parameters": parameters,
+            "macs": macs,
+            "budget": budget(macs, plan.budget_ms),
+            "tools": product.tools | {"mobile-avatar": importlib.metadata.version("mobile-avatar"), "torch": torch.__version__},
+            "notes": list(product.notes),
+            "license": avatar.facts["license"],
+            "synthetic_media": True,
+        }
+        say(f"verifying on {CASES} keypoint vectors")
+        manifest |= verify_files(folder, manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    return manifest
+
+
+def judge(manifest: dict, strict: bool = False, gate_budget: bool = False) -> None:
+    """Raise CheckFailed with one sentence when a check of the manifest failed.
+
+    Args:
+        strict: a check that could not run counts as failed.
+        gate_budget: an estimate over the budget counts as failed.
+    """
+    bad = (False, None) if strict else (False,)
+    rows = [f"{r['output']} {r['psnr_db']} dB" for r in manifest["parity"] if r["passed"] in bad]
+    rows += [f"{c['name']}: {c['detail']}" for c in manifest["checks"] if c["passed"] in bad]
+    limit = manifest["budget"]
+    if gate_budget and limit["passed"] in bad:
+        rows.append(f"estimate {limit['estimate_ms']} ms for a budget of {limit['budget_ms']} ms on {limit['device']}")
+    if rows:
+        raise CheckFailed("check failed: " + "; ".join(rows))
+
+
+@torch.no_grad()
+def golden_outputs(avatar: Avatar, module: torch.nn.Module, spec: GraphSpec, keypoints: np.ndarray) -> dict:
+    """What torch FP32 computes: every output in the target's layout, and the composited image as NHWC."""
+    frames = []
+    for row in torch.from_numpy(keypoints)[:, None]:
+        outputs = module(row)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        frame = {tensor.name: value.numpy() for tensor, value in zip(spec.outputs, outputs, strict=True)}
+        if "image" not in frame:
+            frame["image"] = avatar.render(row).image.permute(0, 2, 3, 1).numpy()
+        frames.append(frame)
+    return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
+
+
+def read_manifest(folder: Path) -> dict:
+    """The manifest of a bundle; BadInput when it is missing, damaged or of a newer format."""
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise BadInput(f"{folder} is not a bundle (no manifest.json); make one with `mobile-avatar export`")
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest["format"]
+        required = [manifest[k] for k in ("target", "precision", "warp", "inputs", "outputs", "roles", "files", "avatar")]
+        assert all(value is not None for value in required)
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise BadInput(f"{path} is damaged; export the bundle again") from error
+    if not isinstance(version, int) or version > FORMAT:
+        raise BadInput(f"{path} has format {version}, this program reads up to {FORMAT}; update mobile-avatar")
+    for entry in manifest["files"]:
+        inside(Path(folder), entry["path"])
+    return manifest
+
+
+def _write_texture(folder: Path, texture: torch.Tensor) -> None:
+    """texture.f16: raw little-endian FP16, NHWC, for the texture unit; texture.png: the same to look at, clamped."""
+    pixels = texture[0].permute(1, 2, 0).numpy()
+    pixels.astype("<f2").tofile(folder / "texture.f16")
+    Image.fromarray(np.round((pixels.clip(-1, 1) + 1) * 127.5).astype(np.uint8)).save(folder / "texture.png")
+
+
+def _hash_files(folder: Path) -> list[dict]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [
+        {"path": path.relative_to(folder).as_posix(), "sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in paths
+    ]
+
+
+def _measure_size(avatar: Avatar, plan: Plan) -> tuple[int, int]:
+    module = WARPS[plan.warp](avatar.generator, avatar.texture, "NCHW").eval()
+    return count(to_onnx(module, graph_spec(plan.warp, avatar.size, "NCHW")))

@@ -1,0 +1,232 @@
+"""Qualcomm's libraries in a process of their own: converting, compiling and running on the Hexagon simulator.
+
+The libraries write into the working directory, print to the terminal and may crash, so they never run in the calling
+process. A `Worker` is a child that works in a temporary folder, ends with its parent and can be killed at any time.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+
+from mobile_avatar.errors import BadInput, CheckFailed, MissingTool
+
+PACKAGES = ("onnxruntime", "onnxruntime_qnn")
+
+
+@dataclass(frozen=True)
+class Soc:
+    """A Snapdragon with an FP16-capable Hexagon NPU, in the numbers of Qualcomm's tools."""
+
+    title: str
+    soc_model: int
+    htp_arch: int
+
+
+SOCS: dict[str, Soc] = {
+    "snapdragon-8-gen-2": Soc("Snapdragon 8 Gen 2", 43, 73),
+    "snapdragon-8-gen-3": Soc("Snapdragon 8 Gen 3", 57, 75),
+    "snapdragon-8-elite": Soc("Snapdragon 8 Elite", 69, 79),
+}
+DEFAULT_SOC = "snapdragon-8-gen-2"
+
+
+def find_soc(name: str) -> Soc:
+    """The entry of SOCS; BadInput lists the known names."""
+    if name not in SOCS:
+        raise BadInput(f"unknown SoC {name!r}; context binaries can be made for {', '.join(SOCS)}")
+    return SOCS[name]
+
+
+class Worker:
+    """A child process with Qualcomm's libraries; `ask` calls one of its functions (see _COMMANDS).
+
+    Raises MissingTool when onnxruntime-qnn is not installed.
+    """
+
+    def __init__(self) -> None:
+        from importlib.util import find_spec
+
+        if not all(find_spec(package) for package in PACKAGES):
+            raise MissingTool("Qualcomm files need onnxruntime-qnn (Linux x86-64): run `pip install onnxruntime-qnn`")
+        self._folder = tempfile.TemporaryDirectory(prefix="mobile-avatar-qnn-")
+        self._log = Path(self._folder.name, "log.txt")
+        self._pipe, child = Pipe()
+        paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+        with open(self._log, "wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mobile_avatar.exporters.qnn_process", str(child.fileno())],
+                stdin=subprocess.PIPE,  # never written to: its end tells the child that the parent is gone
+                stdout=log,
+                stderr=log,
+                pass_fds=[child.fileno()],
+                cwd=self._folder.name,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            )
+        child.close()
+        self._close = weakref.finalize(self, _end, self._process, self._pipe, self._folder)
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._close()
+
+    def ask(self, command: str, *arguments: object, timeout_s: float = 600) -> object:
+        """Run `command` in the child and return its result.
+
+        Raises:
+            CheckFailed: Qualcomm's library refused, crashed or took too long; the sentence carries its last words.
+            MissingTool: the installed version lacks what the command needs.
+        """
+        try:
+            self._pipe.send((command, arguments))
+            answered = self._pipe.poll(timeout_s)
+            kind, value = self._pipe.recv() if answered else (None, None)
+        except (EOFError, OSError):
+            self._process.wait()
+            last = self._last_words() or f"exit code {self._process.returncode}"
+            raise CheckFailed(f"Qualcomm's library stopped during '{command}': {last}") from None
+        except BaseException:
+            self.close()  # an interrupted request would answer the next one
+            raise
+        if not answered:
+            self.close()
+            raise CheckFailed(f"Qualcomm's library did not finish '{command}' within {timeout_s:.0f} s")
+        if kind != "result":
+            raise (MissingTool if kind == "missing" else CheckFailed)(value)
+        return value
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1].strip()[:200] if lines else ""
+
+
+def _end(process: subprocess.Popen, pipe: Connection, folder: tempfile.TemporaryDirectory) -> None:
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    pipe.close()
+    folder.cleanup()
+
+
+# ---- everything below runs in the child ----
+
+
+def convert(source: str, target: str) -> None:
+    """Serialise an ONNX file to a DLC with Qualcomm's IR backend.
+
+    The HTP operator builder is the one whose result the HTP backend can load again (the generic one writes `Resize`,
+    which HTP refuses; `ResizeNearestNeighbor` is also the older and wider supported operator on Adreno).
+    """
+    folder = Path.cwd() / "dlc"
+    folder.mkdir()
+    _session(source, {"backend_type": "htp", "dump_qnn_ir_dlc": "1", "dump_qnn_ir_dlc_dir": str(folder)}, {})
+    made = list(folder.glob("*.dlc"))
+    if len(made) != 1:
+        raise RuntimeError(f"{len(made)} graphs were written instead of one: a node is not supported")
+    Path(target).write_bytes(made[0].read_bytes())
+
+
+def compile_context(source: str, soc_name: str, target: str) -> None:
+    """Compile an ONNX file for one NPU: `target` (.onnx wrapper for ONNX Runtime) and beside it a .bin of its name."""
+    import onnx
+
+    target, soc = Path(target), SOCS[soc_name]
+    wrapper = Path.cwd() / target.name
+    config = {"ep.context_enable": "1", "ep.context_file_path": str(wrapper), "ep.context_embed_mode": "0"}
+    _session(source, _htp_options(soc), config)
+    model = onnx.load(wrapper, load_external_data=False)
+    (attribute,) = (a for node in model.graph.node for a in node.attribute if a.name == "ep_cache_context")
+    binary = wrapper.with_name(attribute.s.decode())
+    attribute.s = target.with_suffix(".bin").name.encode()
+    target.with_suffix(".bin").write_bytes(binary.read_bytes())
+    onnx.save(model, target)
+
+
+_loaded: list[object] = []
+
+
+def load_onnx(path: str, soc_name: str) -> None:
+    """Open an ONNX file (or a context wrapper) on the simulator, FP16, without CPU fallback; `run` executes it."""
+    session = _session(path, _htp_options(SOCS[soc_name]), {})
+    names = [output.name for output in session.get_outputs()]
+    _loaded[:] = [lambda feeds: dict(zip(names, session.run(names, feeds), strict=True))]
+
+
+def load_dlc(path: str, soc_name: str) -> None:
+    """Open a DLC itself on the simulator, FP16; `run` executes it."""
+    from mobile_avatar.verification.dlc_native import DlcOnSimulator
+
+    soc = SOCS[soc_name]
+    _loaded[:] = [DlcOnSimulator(Path(path), soc.soc_model).run]
+
+
+def run(feeds: dict) -> dict:
+    """Execute what was loaded: input name -> float32 array, to output name -> float32 array."""
+    return _loaded[0](feeds)
+
+
+_COMMANDS = {f.__name__: f for f in (convert, compile_context, load_onnx, load_dlc, run)}
+
+
+def _htp_options(soc: Soc) -> dict[str, str]:
+    return {
+        "backend_type": "htp",
+        "enable_htp_fp16_precision": "1",
+        "htp_arch": str(soc.htp_arch),
+        "soc_model": str(soc.soc_model),
+    }
+
+
+def _session(path: str, options: dict[str, str], config: dict[str, str]) -> object:
+    """An ONNX Runtime session on Qualcomm's provider alone: a node that it cannot take is an error."""
+    import onnxruntime
+    import onnxruntime_qnn
+
+    name = onnxruntime_qnn.get_ep_name()
+    with contextlib.suppress(Exception):  # registered already by an earlier command
+        onnxruntime.register_execution_provider_library(name, onnxruntime_qnn.get_library_path())
+    devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.add_provider_for_devices(devices[:1], options)
+    settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    for key, value in config.items():
+        settings.add_session_config_entry(key, value)
+    session = onnxruntime.InferenceSession(path, settings)
+    session.disable_fallback()  # the wrapper would otherwise retry a failed run on the CPU
+    return session
+
+
+def _serve(pipe: Connection) -> None:
+    while True:
+        command, arguments = pipe.recv()
+        try:
+            pipe.send(("result", _COMMANDS[command](*arguments)))
+        except MissingTool as error:
+            pipe.send(("missing", str(error)))
+        except Exception as error:  # everything that a third-party library may raise becomes one sentence
+            pipe.send(("failed", f"Qualcomm's library refused to {command}: {str(error).splitlines()[0][:300]}"))
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError):
+        _serve(Connection(int(sys.argv[1])))
+    os._exit(0)  # Qualcomm's libraries do not survive Python's own clean-up

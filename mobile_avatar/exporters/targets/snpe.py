@@ -1,0 +1,122 @@
+"""Qualcomm: a DLC for the SNPE / QNN runtimes of Snapdragon phones, and context binaries for its newer NPUs."""
+
+import os
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from mobile_avatar.errors import BadInput, CheckFailed, MissingTool
+from mobile_avatar.exporters.qnn_process import Worker, find_soc
+from mobile_avatar.exporters.registry import Product, Request, register_target
+from mobile_avatar.exporters.targets.onnx import build_model
+from mobile_avatar.verification.dlc import add_metadata
+
+MODEL = "render.dlc"
+SOURCE = "source/render.onnx"
+SDK_VARIABLES = ("QAIRT_SDK_ROOT", "QNN_SDK_ROOT", "SNPE_ROOT")
+SDK_HOST = "x86_64-linux-clang"
+SDK_CONVERTERS = ("qairt-converter", "snpe-onnx-to-dlc")
+CONVERTERS = ("ir", "sdk")
+SDK_TIMEOUT_S = 900
+
+
+@register_target(
+    name="snpe",
+    title="Qualcomm DLC for the SNPE / QNN runtimes of Snapdragon phones",
+    model_file=MODEL,
+    layout="NHWC",
+    warps=("split", "native"),
+    precisions=("fp16", "fp32"),
+    packages=("onnx", "onnxsim", "onnxruntime", "onnxruntime_qnn"),
+    recipe="snapdragon-855",
+    runner="mobile_avatar.verification.qnn:open_qnn",
+)
+def convert(request: Request) -> Product:
+    """Write `render.dlc` and the ONNX file that it is made from.
+
+    Options: `converter` is `ir` (Qualcomm's IR backend in onnxruntime-qnn, the default) or `sdk` (the converter of a
+    local Qualcomm SDK); `socs` lists NPUs (`qnn_process.SOCS`) that get a context binary, `render.<soc>.bin`, with
+    the small `render.<soc>.onnx` through which ONNX Runtime loads it.
+
+    Raises:
+        BadInput: an option has an unknown value.
+        MissingTool: onnxruntime-qnn or the SDK is not there.
+        CheckFailed: Qualcomm's converter refuses the graph.
+    """
+    converter, socs = request.options.get("converter", "ir"), request.options.get("socs", [])
+    if converter not in CONVERTERS:
+        raise BadInput(f"unknown converter {converter!r}; choose one of {', '.join(CONVERTERS)}")
+    titles = [find_soc(name).title for name in socs]
+    sdk = find_sdk_converter() if converter == "sdk" else None
+    model, notes = build_model(request)
+    source, target = (request.folder / name for name in (SOURCE, MODEL))
+    source.parent.mkdir()
+    source.write_bytes(model.SerializeToString())
+    files = {"model": MODEL, "source": SOURCE}
+    tools = {name: version(name) for name in ("onnx", "onnxsim", "onnxruntime")}
+    if sdk:
+        run_sdk_converter(sdk, source, target)
+        tools[sdk.name] = str(sdk.parents[2])
+    if socs or not sdk:
+        tools["onnxruntime-qnn"] = version("onnxruntime-qnn")
+        with Worker() as worker:
+            if not sdk:
+                worker.ask("convert", str(source.resolve()), str(target.resolve()))
+                add_metadata(target, request.metadata)
+            for name in socs:
+                wrapper = request.folder / f"render.{name}.onnx"
+                worker.ask("compile_context", str(source.resolve()), name, str(wrapper.resolve()))
+                files[f"context-{name}"] = f"render.{name}.bin"
+                files[f"context-wrapper-{name}"] = wrapper.name
+    if titles:
+        notes += (f"a context binary runs only on the chip that it was compiled for: {', '.join(titles)}",)
+    return Product(files, tools, notes)
+
+
+def find_sdk_converter() -> Path:
+    """The converter of the Qualcomm SDK that an environment variable points to.
+
+    Raises:
+        MissingTool: no variable is set, or there is no converter below the folder.
+    """
+    roots = {name: os.environ[name] for name in SDK_VARIABLES if os.environ.get(name)}
+    if not roots:
+        raise MissingTool(
+            f"--converter sdk needs Qualcomm's AI Runtime SDK: set {SDK_VARIABLES[0]} to its folder, or leave the "
+            "option out to use the converter that comes with onnxruntime-qnn"
+        )
+    for root in roots.values():
+        for name in SDK_CONVERTERS:
+            path = Path(root, "bin", SDK_HOST, name)
+            if path.is_file():
+                return path
+    where = ", ".join(f"{name}={root}" for name, root in roots.items())
+    raise MissingTool(f"no {' or '.join(SDK_CONVERTERS)} in bin/{SDK_HOST} below {where}; point it to the SDK's folder")
+
+
+def run_sdk_converter(converter: Path, source: Path, target: Path) -> None:
+    """Convert with the SDK; precision and layout are those of the ONNX file, which these tools retain.
+
+    Raises:
+        CheckFailed: the converter failed or wrote nothing; the sentence ends with its last line.
+    """
+    root = converter.parents[2]
+    environment = dict(os.environ)
+    for name, folder in (
+        ("PATH", converter.parent),
+        ("PYTHONPATH", root / "lib" / "python"),
+        ("LD_LIBRARY_PATH", root / "lib" / SDK_HOST),
+    ):
+        environment[name] = os.pathsep.join(filter(None, (str(folder), os.environ.get(name))))
+    command = [str(converter), "--input_network", str(source.resolve()), "--output_path", str(target.resolve())]
+    with tempfile.TemporaryDirectory(prefix="mobile-avatar-sdk-") as folder:
+        try:
+            result = subprocess.run(
+                command, env=environment, cwd=folder, capture_output=True, text=True, timeout=SDK_TIMEOUT_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CheckFailed(f"{converter} could not be run: {error}") from error
+    if result.returncode or not target.is_file():
+        lines = (result.stderr.strip() or result.stdout.strip()).splitlines() or ["it said nothing"]
+        raise CheckFailed(f"{converter} failed with exit code {result.returncode}: {lines[-1][:300]}")

@@ -1,0 +1,41 @@
+"""Contact sheets of a model in training: sources, driven frames and what they should be."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mobile_avatar.files import replace_file
+from mobile_avatar.keypoints.landmark_image import draw_landmarks_batched
+from mobile_avatar.models.bilayer.inference_generator import masked
+from mobile_avatar.models.bilayer.model import BilayerModel
+from mobile_avatar.training.pool import Clips
+
+
+@torch.no_grad()
+def write_sheet(path: Path, model: BilayerModel, clips: Clips, update_steps: int = 0) -> None:
+    """One row per person: source | texture | then per other frame: landmarks, goal, lf, result."""
+    size = clips.images.shape[-1]
+    landmarks = draw_landmarks_batched(clips.keypoints.flatten(0, 1), size).unflatten(0, clips.images.shape[:2])
+    person = model.person(clips.images[:, :1], clips.masks[:, :1], landmarks[:, :1])
+    texture = person.texture
+    if update_steps:
+        texture = model.update_texture(person, clips.images[:, :1], clips.keypoints[:, :1], update_steps)[-1]
+    layers = model.frame_layers(clips.keypoints, person)
+    shape = clips.images.shape[:2]
+    result = masked(model.unmasked(layers, texture), layers.mask()).unflatten(0, shape)
+    goal, lf = masked(clips.images, clips.masks), layers.lf.unflatten(0, shape)
+    rows = []
+    for i in range(shape[0]):
+        cells = [clips.images[i, 0], texture[i], goal[i, 0], result[i, 0]]
+        for j in range(1, shape[1]):
+            cells += [landmarks[i, j], goal[i, j], lf[i, j], result[i, j]]
+        rows.append(torch.cat(cells, dim=2))
+    with replace_file(path) as temporary:
+        Image.fromarray(to_bytes(torch.cat(rows, dim=1))).save(temporary)
+
+
+def to_bytes(image: Tensor):
+    """(3, H, W) in [-1, 1] -> (H, W, 3) uint8."""
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()

@@ -1,0 +1,79 @@
+"""Runs an exported .mlpackage: CoreML itself on macOS, elsewhere its saved operations evaluated in torch."""
+
+import sys
+
+import numpy as np
+import torch
+
+from mobile_avatar.errors import CheckFailed, MissingTool
+from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
+from mobile_avatar.verification.coreml_package import Program, read_package
+from mobile_avatar.verification.litert_quiet import quiet
+from mobile_avatar.verification.mil_torch import evaluate
+from mobile_avatar.verification.runners import Check, Exported, Runner
+
+
+def open_coreml(exported: Exported) -> Runner:
+    """A runner for `render.mlpackage`.
+
+    Raises:
+        MissingTool: coremltools is not installed.
+        CheckFailed: the package is damaged, holds an operation that is not known here, or does not match its spec.
+    """
+    try:
+        with quiet():
+            program = read_package(exported.files["model"])
+    except ImportError as error:
+        raise MissingTool("checking a CoreML package needs coremltools; run `pip install coremltools`") from error
+    _compare(program, exported.spec)
+    checks = [_structure(program), *([_grid(program)] if exported.precision == "fp16" else [])]
+    if sys.platform == "darwin":
+        return Runner("coreml-macos", _predictor(exported), checks)
+    outputs = exported.spec.outputs
+
+    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
+        results = evaluate(program, {"keypoints": torch.from_numpy(np.ascontiguousarray(keypoints))})
+        return {tensor.name: results[tensor.name].float().numpy() for tensor in outputs}
+
+    run(np.zeros(exported.spec.inputs[0].shape, np.float32))  # refuses unknown operations now, not later
+    return Runner(f"mil-in-torch-{exported.precision} (simulated)", run, checks)
+
+
+def _predictor(exported: Exported) -> object:
+    # Written from the documentation of coremltools; it has never run, for want of a Mac.
+    import coremltools as ct
+
+    model = ct.models.MLModel(str(exported.files["model"]))
+
+    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
+        results = model.predict({"keypoints": np.ascontiguousarray(keypoints, np.float32)})
+        return {t.name: np.asarray(results[t.name], np.float32).reshape(t.shape) for t in exported.spec.outputs}
+
+    return run
+
+
+def _compare(program: Program, spec: GraphSpec) -> None:
+    """CheckFailed unless names, order and types of inputs and outputs are those of `spec`."""
+    types = {output.name: output for operation in program.operations for output in operation.outputs}
+    found = [*program.inputs, *(types[name] for name in program.outputs if name in types)]
+    expected: tuple[TensorSpec, ...] = (*spec.inputs, *spec.outputs)
+    if [(t.name, t.shape, str(t.dtype)) for t in found] != [(t.name, t.shape, f"torch.{t.dtype}") for t in expected]:
+        names = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in found)
+        raise CheckFailed(f"the CoreML program has other inputs and outputs ({names}) than its manifest says")
+
+
+def _structure(program: Program) -> Check:
+    kinds = {operation.type for operation in program.operations}
+    detail = f"{len(program.operations)} operations of {len(kinds)} types and {program.blobs} weight blobs read back"
+    return Check("saved program", True, detail)
+
+
+def _grid(program: Program) -> Check:
+    """The sampling grid has to be float32: float16 positions in a 256 px image are up to an eighth of a pixel apart."""
+    types = {output.name: output.dtype for operation in program.operations for output in operation.outputs}
+    read = [operation.inputs["coordinates"][0] for operation in program.operations if operation.type == "resample"]
+    grids = [*read, *(name for name in program.outputs if name == "uv")]
+    # The output itself may be a mere cast of something narrower: look at what the cast reads.
+    sources = {op.outputs[0].name: op.inputs["x"][0] for op in program.operations if op.type == "cast"}
+    passed = all(types.get(sources.get(name, name)) == torch.float32 for name in grids)
+    return Check("sampling grid in float32", passed and bool(grids), f"{', '.join(grids) or 'no grid found'}")

@@ -1,0 +1,88 @@
+"""Runs an exported .tflite file with LiteRT on the CPU, one thread, by the names in its signature."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from mobile_avatar.errors import CheckFailed, MissingTool
+from mobile_avatar.graphs.spec import TensorSpec
+from mobile_avatar.verification.litert_quiet import quiet
+from mobile_avatar.verification.runners import Check, Exported, Runner
+
+REFUSED_BY_GPUS = {"GATHER", "GATHER_ND", "EMBEDDING_LOOKUP", "SELECT", "SELECT_V2", "TRANSPOSE_CONV", "MIRROR_PAD"}
+"""Operators that GPU delegates, or the drivers of some phones, do not take."""
+
+
+def open_litert(exported: Exported) -> Runner:
+    """A runner for `render.tflite`.
+
+    Raises:
+        MissingTool: LiteRT is not installed.
+        CheckFailed: LiteRT does not load the file, or its signature is not that of the manifest.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingTool("checking a .tflite file needs LiteRT; run `pip install ai-edge-litert`") from error
+    path = exported.files["model"]
+    try:
+        content = path.read_bytes()
+        with quiet():
+            interpreter = Interpreter(model_content=content, num_threads=1)
+            interpreter.allocate_tensors()
+            signature = interpreter.get_signature_runner()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckFailed(f"{path} is damaged, LiteRT does not load it ({reason}); export the avatar again") from error
+    _compare(path, signature.get_input_details(), exported.spec.inputs)
+    _compare(path, signature.get_output_details(), exported.spec.outputs)
+
+    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
+        # The interpreter hands out its own buffers, which the next call overwrites.
+        return {name: value.copy() for name, value in signature(keypoints=keypoints.astype(np.float32)).items()}
+
+    # x86 kernels widen half-precision weights when the file is loaded; say so wherever the result is shown.
+    name = "litert-cpu" if exported.precision == "fp32" else "litert-cpu (fp16 weights, fp32 arithmetic)"
+    checks = [_gpu_operators(content)] if exported.warp == "split" else []
+    return Runner(name, run, checks)
+
+
+def operators(content: bytes) -> Counter[str]:
+    """How often each built-in operator occurs in a .tflite file; custom ones as `CUSTOM`."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items() if name.isupper()}
+    model = schema.Model.GetRootAs(content, 0)
+    # Codes above 127 are in the newer field, files written before it existed only have the other.
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    numbers = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
+    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+    used = (graph.Operators(i).OpcodeIndex() for graph in graphs for i in range(graph.OperatorsLength()))
+    return Counter(names.get(numbers[index], "unknown") for index in used)
+
+
+def dynamic_tensors(content: bytes) -> list[str]:
+    """Names of tensors whose shape is only known at run time."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+    tensors = [graph.Tensors(i) for graph in graphs for i in range(graph.TensorsLength())]
+    return [t.Name().decode() for t in tensors if t.ShapeSignatureLength() and min(t.ShapeSignatureAsNumpy()) < 0]
+
+
+def _gpu_operators(content: bytes) -> Check:
+    found = operators(content)
+    refused = sorted((REFUSED_BY_GPUS | {"CUSTOM"}) & set(found))
+    dynamic = dynamic_tensors(content)
+    counted = ", ".join(f"{count} {name}" for name, count in found.most_common())
+    detail = f"refused: {', '.join(refused)}" if refused else f"dynamic: {', '.join(dynamic)}" if dynamic else counted
+    return Check("operators known to GPU delegates", not refused and not dynamic, detail)
+
+
+def _compare(path: Path, found: dict[str, dict], expected: tuple[TensorSpec, ...]) -> None:
+    shapes = {name: (tuple(int(size) for size in row["shape"]), row["dtype"]) for name, row in found.items()}
+    if shapes != {tensor.name: (tensor.shape, np.dtype(tensor.dtype).type) for tensor in expected}:
+        listed = ", ".join(f"{name} {shape}" for name, (shape, _) in shapes.items())
+        raise CheckFailed(f"{path} has other inputs or outputs ({listed}) than its manifest says")

@@ -1,0 +1,70 @@
+"""Runs an .onnx file with ONNX Runtime on the CPU, one thread."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mobile_avatar.errors import CheckFailed, MissingTool
+from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
+from mobile_avatar.verification.runners import Exported, Runner
+
+ONNXRUNTIME_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+
+
+def open_onnx(exported: Exported) -> Runner:
+    """A runner for `render.onnx`.
+
+    Raises:
+        MissingTool: ONNX Runtime is not installed.
+        CheckFailed: ONNX Runtime does not load the file, or its interface is not that of the manifest.
+    """
+    # x86 has no half-precision kernels: ONNX Runtime puts casts around every operator of an FP16 file.
+    name = "onnxruntime-cpu" if exported.precision == "fp32" else "onnxruntime-cpu (fp16 weights, fp32 arithmetic)"
+    return Runner(name, open_session(exported.files["model"], exported.spec))
+
+
+def open_session(path: Path, spec: GraphSpec) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """keypoints (1, 136) -> output name -> float32 array, computed by ONNX Runtime on one CPU thread."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingTool("checking an .onnx file needs ONNX Runtime; run `pip install onnxruntime`") from error
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    try:
+        # From bytes: a model with weights in further files, which could lie anywhere, is refused.
+        session = onnxruntime.InferenceSession(path.read_bytes(), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+        raise CheckFailed(f"{path} is damaged, ONNX Runtime does not load it; export the avatar again") from error
+    _compare(path, session.get_inputs(), spec.inputs)
+    _compare(path, session.get_outputs(), spec.outputs)
+    names = [tensor.name for tensor in spec.outputs]
+
+    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
+        values = session.run(names, {"keypoints": keypoints.astype(np.float32)})
+        return dict(zip(names, values, strict=True))
+
+    return run
+
+
+def load_model(path: Path) -> object:
+    """The onnx.ModelProto in `path`; CheckFailed when it is damaged."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingTool("reading an .onnx file needs onnx; run `pip install onnx`") from error
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf and the checker raise unrelated types
+        raise CheckFailed(f"{path} is damaged, it is not a valid ONNX model; export the avatar again") from error
+    return model
+
+
+def _compare(path: Path, found: list, expected: tuple[TensorSpec, ...]) -> None:
+    shapes = {row.name: (tuple(row.shape), ONNXRUNTIME_TYPES.get(row.type, row.type)) for row in found}
+    if shapes != {tensor.name: (tensor.shape, tensor.dtype) for tensor in expected}:
+        listed = ", ".join(f"{name} {shape}" for name, (shape, _) in shapes.items())
+        raise CheckFailed(f"{path} has other inputs or outputs ({listed}) than its manifest says")

@@ -1,0 +1,88 @@
+"""Numbers against numbers: what the exported file computes beside what torch computed."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobile_avatar.graphs.spec import TensorSpec
+
+THRESHOLDS = {"fp32": 60.0, "fp16": 35.0, "w8a16": 35.0, "w8a8": 30.0}
+"""Gates in dB per output and precision."""
+HIGHEST_PSNR = 200.0  # what equal arrays are shown as; JSON has no infinity
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One output of one runner over all golden cases."""
+
+    output: str
+    runner: str
+    cases: int
+    psnr_db: float | None
+    """The worst case's; None when the runner could not run."""
+    max_abs: float | None
+    correlation: float | None
+    threshold_db: float
+    passed: bool | None
+    """None when the check could not run: `reason` says why."""
+    reason: str = ""
+
+    def to_dict(self) -> dict:
+        row = asdict(self)
+        if not self.reason:
+            row.pop("reason")
+        return row
+
+
+def run_cases(run: Callable[[np.ndarray], dict[str, np.ndarray]], keypoints: np.ndarray) -> dict[str, np.ndarray]:
+    """Run (T, 136) keypoints one by one; output name -> (T, ...)."""
+    frames = [run(row[None]) for row in keypoints]
+    return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
+
+
+def compare(spec: TensorSpec, runner: str, result: np.ndarray, golden: np.ndarray, threshold: float) -> Parity:
+    """Judge (T, ...) arrays of one output; NaN, Inf or another shape fail."""
+    cases = len(golden)
+    if result.shape != golden.shape:
+        reason = f"shape {result.shape} instead of {golden.shape}"
+        return Parity(spec.name, runner, cases, None, None, None, threshold, False, reason)
+    if not np.isfinite(result).all():
+        reason = f"{int((~np.isfinite(result)).sum())} values are NaN or Inf"
+        return Parity(spec.name, runner, cases, None, None, None, threshold, False, reason)
+    error = (result.astype(np.float64) - golden).reshape(cases, -1)
+    psnr = min(decibels(spec.peak, row) for row in error)
+    correlation = _correlation(result, golden)
+    worst = float(np.abs(error).max())
+    return Parity(
+        spec.name, runner, cases, round(psnr, 2), round(worst, 6), round(correlation, 6), threshold, psnr >= threshold
+    )
+
+
+def not_run(spec: TensorSpec, runner: str, cases: int, threshold: float, reason: str) -> Parity:
+    """A row for a check that this machine cannot make."""
+    return Parity(spec.name, runner, cases, None, None, None, threshold, None, reason)
+
+
+def decibels(peak: float, error: np.ndarray) -> float:
+    """PSNR of an error array, at most HIGHEST_PSNR."""
+    mse = float(np.mean(np.square(error)))
+    return HIGHEST_PSNR if mse == 0 else min(HIGHEST_PSNR, 10 * math.log10(peak**2 / mse))
+
+
+def write_golden(folder: Path, keypoints: np.ndarray, outputs: dict[str, np.ndarray]) -> list[str]:
+    """Write golden inputs and outputs as .npy files below `folder`; returns their paths relative to it."""
+    (folder / "golden").mkdir()
+    names = []
+    for name, array in {"keypoints": keypoints, **outputs}.items():
+        names.append(f"golden/{name}.npy")
+        np.save(folder / names[-1], np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
+    return names
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = (x.astype(np.float64).ravel() - x.mean(dtype=np.float64) for x in (a, b))
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / scale if scale > 0 else float(np.array_equal(a, b))

@@ -1,0 +1,78 @@
+"""Verify a bundle: execute the exported file itself and compare it with torch's golden outputs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mobile_avatar.errors import CheckFailed, MissingTool
+from mobile_avatar.exporters.registry import find_target
+from mobile_avatar.files import inside, sha256
+from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
+from mobile_avatar.rendering.composite import composite
+from mobile_avatar.verification.parity import THRESHOLDS, compare, not_run, run_cases
+from mobile_avatar.verification.runners import Check, Exported, open_runner
+
+
+def verify_files(folder: Path, manifest: dict) -> dict:
+    """Rows for the manifest: `parity` (one per output, and the composited image of a split bundle) and `checks`.
+
+    Nothing here trusts the manifest's numbers: golden files are read, the model file is executed.
+    """
+    folder = Path(folder)
+    checks = [_check_hashes(folder, manifest["files"])]
+    spec = GraphSpec(*(tuple(TensorSpec.from_dict(row) for row in manifest[key]) for key in ("inputs", "outputs")))
+    threshold = THRESHOLDS[manifest["precision"]]
+    wanted = list(spec.outputs)
+    if manifest["warp"] == "split":
+        size = manifest["avatar"]["config"]["image_size"]
+        wanted.append(TensorSpec("image", (1, size, size, 3), "NHWC", (-1.0, 1.0)))
+    golden = {name: _read_golden(folder, name) for name in ("keypoints", *(tensor.name for tensor in wanted))}
+    exported = Exported(
+        folder,
+        {role: inside(folder, name) for role, name in manifest["roles"].items()},
+        spec,
+        manifest["precision"],
+        manifest["warp"],
+    )
+    try:
+        runner = open_runner(find_target(manifest["target"]).runner, exported)
+        results = run_cases(runner.run, golden["keypoints"])
+    except (MissingTool, CheckFailed) as error:
+        ran = isinstance(error, CheckFailed)
+        rows = [not_run(t, "none", len(golden["keypoints"]), threshold, str(error)).to_dict() for t in wanted]
+        checks.append(Check("the file runs", False if ran else None, str(error)))
+        return {"parity": [row | {"passed": False} if ran else row for row in rows], "checks": _rows(checks)}
+    if manifest["warp"] == "split":
+        results["image"] = composite_results(folder, spec, manifest["avatar"]["config"], results)
+    rows = [compare(t, runner.name, results[t.name], golden[t.name], threshold).to_dict() for t in wanted]
+    return {"parity": rows, "checks": _rows([*checks, *runner.checks])}
+
+
+def composite_results(folder: Path, spec: GraphSpec, config: dict, results: dict[str, np.ndarray]) -> np.ndarray:
+    """The frames (T, S, S, 3) an app would show: the runner's uv, lf and mask with the bundle's own texture file."""
+    size = config["image_size"]
+    texture = np.fromfile(folder / "texture.f16", "<f2").astype(np.float32).reshape(size, size, 3)
+    layers = {t.name: results[t.name].transpose(0, 2, 3, 1) if t.layout == "NCHW" else results[t.name] for t in spec.outputs}
+    return composite(layers["uv"], layers["lf"], layers["mask"], texture, config["align_corners"])
+
+
+def _check_hashes(folder: Path, files: list[dict]) -> Check:
+    for entry in files:
+        path = inside(folder, entry["path"])
+        if not path.is_file():
+            return Check("file hashes", False, f"{entry['path']} is missing")
+        if sha256(path) != entry["sha256"]:
+            return Check("file hashes", False, f"{entry['path']} differs from what was exported")
+    return Check("file hashes", True, f"{len(files)} files")
+
+
+def _read_golden(folder: Path, name: str) -> np.ndarray:
+    path = inside(folder, f"golden/{name}.npy")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CheckFailed(f"{path} is missing or damaged; export the bundle again") from error
+
+
+def _rows(checks: list[Check]) -> list[dict]:
+    return [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in checks]

@@ -1,0 +1,187 @@
+"""The TFLite file itself: numbers, names, operators, size, metadata; and how the converter behaves."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.deployment_cases import FACTS, GATES, SMALL, Case, export, make_case
+
+from mobile_avatar.errors import CheckFailed
+from mobile_avatar.exporters.registry import Product, find_target
+from mobile_avatar.exporters.targets.tflite import without_transposes
+from mobile_avatar.verification.litert import dynamic_tensors, open_litert, operators
+from mobile_avatar.verification.runners import Exported
+
+pytest.importorskip("litert_torch", reason="litert-torch is not installed")
+
+VARIANTS = [(warp, precision) for warp in ("split", "gather") for precision in ("fp32", "fp16")]
+
+
+@dataclass(frozen=True)
+class Made:
+    case: Case
+    exported: Exported
+    product: Product
+
+    @property
+    def model(self) -> Path:
+        return self.exported.files["model"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Made]:
+    target, folder = find_target("tflite"), tmp_path_factory.mktemp("tflite")
+    cases = {warp: make_case(warp, "NHWC") for warp in ("split", "gather")}
+    return {
+        (warp, precision): Made(cases[warp], *export(target, cases[warp], precision, folder / f"{warp}-{precision}"))
+        for warp, precision in VARIANTS
+    }
+
+
+@pytest.mark.parametrize(("warp", "precision"), VARIANTS)
+def test_file_computes_what_torch_computes(made: dict, warp: str, precision: str) -> None:
+    item = made[warp, precision]
+    runner = open_litert(item.exported)
+    psnr = item.case.psnr(runner.run)
+    assert min(psnr.values()) >= GATES[precision], psnr
+    assert all(check.passed for check in runner.checks)
+
+
+@pytest.mark.parametrize("warp", ["split", "gather"])
+def test_fp16_is_at_most_60_percent_of_fp32(made: dict, warp: str) -> None:
+    assert made[warp, "fp16"].model.stat().st_size <= 0.6 * made[warp, "fp32"].model.stat().st_size
+
+
+@pytest.mark.parametrize(("warp", "precision"), VARIANTS)
+def test_names_order_shapes_and_types_are_those_of_the_spec(made: dict, warp: str, precision: str) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    item = made[warp, precision]
+    interpreter = Interpreter(str(item.model))
+    for found, expected in (
+        (interpreter.get_input_details(), item.case.spec.inputs),
+        (interpreter.get_output_details(), item.case.spec.outputs),
+    ):
+        assert [(row["name"], tuple(row["shape"]), row["dtype"]) for row in found] == [
+            (tensor.name, tensor.shape, np.float32) for tensor in expected
+        ]
+    signature = interpreter.get_signature_list()["serving_default"]
+    assert signature["inputs"] == ["keypoints"]
+    assert sorted(signature["outputs"]) == sorted(tensor.name for tensor in item.case.spec.outputs)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_split_graph_suits_gpu_delegates(made: dict, precision: str) -> None:
+    content = made["split", precision].model.read_bytes()
+    found = operators(content)
+    allowed = {
+        *("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "LEAKY_RELU", "LOGISTIC", "MUL", "RESHAPE"),
+        *("RESIZE_NEAREST_NEIGHBOR", "SLICE", "TANH", "DEQUANTIZE"),
+    }
+    assert set(found) <= allowed, "no TRANSPOSE, GATHER or anything else"
+    assert found["RESHAPE"] == 1, "only the step from the linear layers to the first feature map"
+    assert dynamic_tensors(content) == []
+    # Half-precision constants are widened once each, for what they feed: 16 convolutions, 4 linear layers, 1 norm.
+    assert found["DEQUANTIZE"] == (21 if precision == "fp16" else 0)
+
+
+def test_rewriting_for_channels_last_is_exact() -> None:
+    case = make_case("split", "NHWC", SMALL)
+    rewritten = without_transposes(case.module)
+    for vector, answer in zip(case.vectors, case.answers, strict=True):
+        for tensor, value in zip(case.spec.outputs, rewritten(torch.from_numpy(vector)), strict=True):
+            np.testing.assert_allclose(value.detach().numpy(), answer[tensor.name], atol=1e-6)
+
+
+def test_facts_are_inside_the_file(made: dict) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+    from flatbuffers import encode, packer
+    from flatbuffers.table import Table
+
+    item = made["split", "fp16"]
+    model = schema.Model.GetRootAs(item.model.read_bytes(), 0)
+    entries = [model.Metadata(i) for i in range(model.MetadataLength())]
+    blobs = {entry.Name(): model.Buffers(entry.Buffer()).DataAsNumpy().tobytes() for entry in entries}
+    document = json.loads(blobs[b"mobile_avatar"])
+    assert {key: document[key] for key in FACTS} == FACTS
+    assert document["outputs"] == [tensor.to_dict() for tensor in item.case.spec.outputs]
+    standard = blobs[b"TFLITE_METADATA"]
+    assert standard[4:8] == b"M001"
+    root = encode.Get(packer.uoffset, standard, 0)
+    table = Table(bytearray(standard), root)
+    texts = [table.String(root + table.Offset(4 + 2 * slot)).decode() for slot in (0, 1, 2, 4, 5)]
+    assert texts == [FACTS[key] for key in ("name", "description", "version", "author", "license")]
+    assert model.Description().decode() == FACTS["description"]
+
+
+def test_constants_are_inline_and_aligned(made: dict) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = made["split", "fp16"].model.read_bytes()
+    model = schema.Model.GetRootAs(content, 0)
+    assert schema.Model.ModelBufferHasIdentifier(content, 0)
+    for i in range(model.BuffersLength()):
+        buffer = model.Buffers(i)
+        assert buffer.Offset() == 0, "constants behind the flatbuffer are unknown to older runtimes"
+        if buffer.DataLength():
+            assert buffer._tab.Vector(buffer._tab.Offset(4)) % 16 == 0
+
+
+def test_product_names_file_and_tools(made: dict) -> None:
+    item = made["split", "fp16"]
+    assert item.product.files == {"model": "render.tflite"}
+    assert set(item.product.tools) == {"litert-torch", "ai-edge-litert", "ai-edge-quantizer"}
+    assert [path.name for path in item.exported.folder.iterdir()] == ["render.tflite"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_one_corrupted_weight_fails_the_parity_gate(made: dict, precision: str, tmp_path: Path) -> None:
+    item = made["split", precision]
+    content = bytearray(item.model.read_bytes())
+    # The strongest weight of the uv heads, in the file's order (O, H, W, I); flip the top bit of its exponent.
+    weights = item.case.module.generator.heads.weight.detach().permute(0, 2, 3, 1).contiguous().numpy()
+    weights = weights.astype(np.float16 if precision == "fp16" else np.float32)
+    start = content.find(weights.tobytes())
+    assert start > 0
+    last_byte = start + (int(np.argmax(np.abs(weights[:2]))) + 1) * weights.itemsize - 1
+    content[last_byte] ^= 0x40
+    broken = tmp_path / "render.tflite"
+    broken.write_bytes(content)
+    exported = replace(item.exported, files={"model": broken})
+    assert min(item.case.psnr(open_litert(exported).run).values()) < GATES[precision]
+
+
+def test_a_graph_it_cannot_convert_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    case = make_case("split", "NHWC", SMALL)
+    case.module.forward = lambda keypoints: (_ for _ in ()).throw(RuntimeError("no such layer\nlong story"))
+    with pytest.raises(CheckFailed, match=r"litert-torch could not convert this graph: no such layer$"):
+        find_target("tflite").convert(case.request("fp32", tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_conversion_and_run_are_silent_and_write_only_into_the_folder(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path;"
+        "from tests.deployment_cases import *; from mobile_avatar.exporters.registry import find_target;"
+        "from mobile_avatar.verification.litert import open_litert;"
+        "case = make_case('split', 'NHWC', SMALL);"
+        "exported, _ = export(find_target('tflite'), case, 'fp16', Path(sys.argv[1]));"
+        "open_litert(exported).run(case.vectors[0]); print('{}')"
+    )
+    folder, elsewhere = tmp_path / "bundle", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(elsewhere), "HOME": str(elsewhere), "OMP_NUM_THREADS": "1"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{}\n", "")
+    assert [path.name for path in folder.iterdir()] == ["render.tflite"]
+    assert list(elsewhere.iterdir()) == []
