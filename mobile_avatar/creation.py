@@ -75,8 +75,8 @@ def create_avatar(
     if refine_steps:
         frame = Avatar(generator, person.texture, source.keypoints, {}).render(keypoints)
         start = list(textures.values())[-1]
-        steps = progress(range(refine_steps))
-        textures["refined"] = refine_texture(start, frame, image, model.config.align_corners, steps)
+        goal = masked(image, source.mask[None])
+        textures["refined"] = refine_texture(start, frame, goal, model.config.align_corners, refine_steps, progress)
     psnr = {}
     for stage, texture in textures.items():
         avatar = Avatar(generator, texture, source.keypoints, facts)
@@ -87,22 +87,29 @@ def create_avatar(
 
 @torch.enable_grad()
 def refine_texture(
-    texture: Tensor, frame: Rendered, photo: Tensor, align_corners: bool, steps: Iterable[int]
+    texture: Tensor,
+    frame: Rendered,
+    goal: Tensor,
+    align_corners: bool,
+    steps: int,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> Tensor:
-    """Adam on the texture (1, 3, S, S) so that the rendered source pose shows the photo (1, 3, S, S).
+    """Adam on the texture (1, 3, S, S) so that the rendered source pose shows the masked photo `goal` (1, 3, S, S).
 
     Warp, low-frequency layer and mask stay as they are. A total-variation prior keeps texels that no pixel of this
-    pose reads close to their neighbours.
+    pose reads close to their neighbours; the rate falls to zero, since Adam moves those as far as all others.
     """
     texture = texture.clone().requires_grad_()
-    uv, goal = frame.uv.permute(0, 2, 3, 1), masked(photo, frame.mask)
+    uv = frame.uv.permute(0, 2, 3, 1)
     optimizer = torch.optim.Adam([texture], REFINE_RATE)
-    for _ in steps:
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in progress(range(steps)):
         error = (masked(frame.lf + warp(texture, uv, align_corners), frame.mask) - goal).square().mean()
         variation = texture.diff(dim=-1).abs().mean() + texture.diff(dim=-2).abs().mean()
         optimizer.zero_grad()
         (error + TOTAL_VARIATION * variation).backward()
         optimizer.step()
+        schedule.step()
     return texture.detach()
 
 
@@ -118,7 +125,7 @@ def source_from_photo(photo: Path, image_size: int, models: Callable[[], Tracker
     `models` is called only once the photo has proved readable, since it may have to fetch something.
     """
     pixels = read_photo(photo)
-    found = prepare_photo(pixels, image_size, models())
+    found = prepare_photo(pixels, image_size, models(), source=str(photo))
     arrays = (found.image, found.mask, found.keypoints, found.landmark_image)
     return Source(*map(torch.from_numpy, arrays)), found.faces_found
 

@@ -87,7 +87,9 @@ def _machine() -> Iterator[Finding]:
         "install Qualcomm AI Runtime and set QAIRT_SDK_ROOT",
     )
     adb = shutil.which("adb")
-    yield Finding("adb", adb is not None, adb or "not found", "nothing can be pushed to a phone", "install platform-tools")
+    yield Finding(
+        "adb", adb is not None, adb or "not found", "nothing can be pushed to a phone", "install platform-tools"
+    )
     client = Path.home() / ".qai_hub" / "client.ini"
     hub = importlib.util.find_spec("qai_hub") is not None
     state = "token configured" if hub and client.exists() else "package only" if hub else "not installed"

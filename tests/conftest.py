@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
+
+import mobile_avatar  # noqa: F401 (before torch: it says how torch's threads wait)
+
+import torch  # isort: skip
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -18,4 +21,4 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def _threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)

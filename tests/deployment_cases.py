@@ -1,5 +1,9 @@
 """A deployment graph with known answers, for tests of exporters and runners."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mobile_avatar.exporters.registry import Product, Request, Target
+from mobile_avatar.exporters.registry import Product, Request, find_target
 from mobile_avatar.graphs.deployment import WARPS, DeploymentGraph
 from mobile_avatar.graphs.spec import GraphSpec, graph_spec
 from mobile_avatar.models.bilayer.config import PRESETS, SLOPE, BilayerConfig
@@ -82,9 +86,59 @@ def make_case(warp: str, layout: str, config: BilayerConfig = PRESETS["compact"]
     return Case(module, spec, warp, vectors, answers)
 
 
-def export(target: Target, case: Case, precision: str, folder: Path) -> tuple[Exported, Product]:
-    """Convert into `folder` and see the result as a runner does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    product = target.convert(case.request(precision, folder))
-    files = {role: folder / path for role, path in product.files.items()}
-    return Exported(folder, files, case.spec, precision, case.warp), product
+@dataclass(frozen=True)
+class Made:
+    """One exported variant of a case."""
+
+    case: Case
+    exported: Exported
+    product: Product
+
+    @property
+    def model(self) -> Path:
+        return self.exported.files["model"]
+
+
+def export_apart(target: str, variants: list[tuple[str, str]], folder: Path) -> dict[tuple[str, str], Made]:
+    """Export (warp, precision) variants in another process, and see each as a runner does.
+
+    A process of its own shows what a user of `--json` gets: nothing may be printed, and no file may be left outside
+    the bundle folder, not even in the home or the temporary folder.
+    """
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    paths = {"PATH": os.environ["PATH"], "TMPDIR": str(elsewhere), "HOME": str(elsewhere), "OMP_NUM_THREADS": "1"}
+    names = [f"{warp}-{precision}" for warp, precision in variants]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.deployment_cases", target, str(folder), *names],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env=paths,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+    assert list(elsewhere.iterdir()) == []
+    products = {name: Product(**values) for name, values in json.loads(done.stdout).items()}
+    cases = {warp: make_case(warp, find_target(target).layout) for warp, _ in variants}
+    made = {}
+    for (warp, precision), name in zip(variants, names, strict=True):
+        files = {role: folder / name / path for role, path in products[name].files.items()}
+        exported = Exported(folder / name, files, cases[warp].spec, precision, warp)
+        made[warp, precision] = Made(cases[warp], exported, products[name])
+    return made
+
+
+def main(target: str, folder: str, *names: str) -> None:
+    """The other process: export each `warp-precision` into its folder, print the products as one line of JSON."""
+    products = {}
+    for name in names:
+        warp, precision = name.split("-")
+        case = make_case(warp, find_target(target).layout)
+        (Path(folder) / name).mkdir()
+        products[name] = vars(find_target(target).convert(case.request(precision, Path(folder) / name)))
+    print(json.dumps(products))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

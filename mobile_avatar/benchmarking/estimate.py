@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+BUDGET_MS = 42.0
+
 
 @dataclass(frozen=True)
 class Anchor:
@@ -50,8 +52,12 @@ def estimate(macs: int, device: str = "snapdragon-855") -> dict:
     return result
 
 
-def budget(macs: int, device: str, budget_ms: float) -> dict:
-    """The manifest's `budget`: the estimate beside its limit; `passed` is None where there is no estimate."""
+def budget(macs: int, device: str = "snapdragon-855", budget_ms: float | None = None) -> dict:
+    """The manifest's `budget`: the estimate beside its limit (42 ms by default).
+
+    `passed` is None where there is no estimate.
+    """
+    limit = BUDGET_MS if budget_ms is None else budget_ms
     result = estimate(macs, device)
     milliseconds = result["estimate_ms"]
-    return {**result, "budget_ms": budget_ms, "passed": None if milliseconds is None else milliseconds <= budget_ms}
+    return {**result, "budget_ms": limit, "passed": None if milliseconds is None else milliseconds <= limit}

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mobile_avatar.avatar import Avatar
-from mobile_avatar.benchmarking.budget import budget
+from mobile_avatar.benchmarking.estimate import budget
 from mobile_avatar.errors import BadInput, CheckFailed
 from mobile_avatar.exporters.recipes import Recipe
 from mobile_avatar.exporters.registry import Request, find_target
@@ -19,7 +19,7 @@ from mobile_avatar.files import inside, replace_folder, sha256
 from mobile_avatar.graphs.deployment import WARPS
 from mobile_avatar.graphs.onnx_graph import count, to_onnx
 from mobile_avatar.graphs.spec import GraphSpec, graph_spec
-from mobile_avatar.rendering.shader import composite_shader
+from mobile_avatar.rendering.shader import composite_shader, composite_vertex_shader
 from mobile_avatar.rendering.tracks import varied_keypoints
 from mobile_avatar.verification.parity import write_golden
 from mobile_avatar.verification.verify import verify_files
@@ -75,6 +75,10 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
     with replace_folder(output) as folder:
         say(f"converting to {target.title}, {plan.precision}, {plan.warp} warp")
         metadata = {
+            "name": "mobile-avatar",
+            "description": "Neural head avatar: 68 keypoints in, one frame out. Synthetic media.",
+            "version": importlib.metadata.version("mobile-avatar"),
+            "author": "made with mobile-avatar",
             "license": avatar.facts["license"],
             "synthetic_media": "true",
             "avatar": json.dumps(avatar.describe(), sort_keys=True),
@@ -85,6 +89,7 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
         _write_texture(folder, avatar.texture)
         if plan.warp == "split":
             (folder / "composite.frag").write_text(composite_shader())
+            (folder / "composite.vert").write_text(composite_vertex_shader())
         keypoints = varied_keypoints(CASES, seed=0, neutral=avatar.source_keypoints.numpy())
         write_golden(folder, keypoints, golden_outputs(avatar, module, spec, keypoints))
         parameters, macs = _measure_size(avatar, plan)
@@ -101,8 +106,9 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
             "files": _hash_files(folder),
             "parameters": parameters,
             "macs": macs,
-            "budget": budget(macs, plan.budget_ms),
-            "tools": product.tools | {"mobile-avatar": importlib.metadata.version("mobile-avatar"), "torch": torch.__version__},
+            "budget": budget(macs, budget_ms=plan.budget_ms),
+            "tools": product.tools
+            | {"mobile-avatar": importlib.metadata.version("mobile-avatar"), "torch": torch.__version__},
             "notes": list(product.notes),
             "license": avatar.facts["license"],
             "synthetic_media": True,
@@ -152,7 +158,9 @@ def read_manifest(folder: Path) -> dict:
     try:
         manifest = json.loads(path.read_text())
         version = manifest["format"]
-        required = [manifest[k] for k in ("target", "precision", "warp", "inputs", "outputs", "roles", "files", "avatar")]
+        required = [
+            manifest[k] for k in ("target", "precision", "warp", "inputs", "outputs", "roles", "files", "avatar")
+        ]
         assert all(value is not None for value in required)
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise BadInput(f"{path} is damaged; export the bundle again") from error

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
 from mobile_avatar.errors import BadInput, CheckFailed, MissingTool
+from mobile_avatar.graphs.onnx_runtime import load_onnxruntime
 
 PACKAGES = ("onnxruntime", "onnxruntime_qnn")
 
@@ -108,7 +109,7 @@ class Worker:
         return value
 
     def _last_words(self) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
+        lines = self._log.read_text(errors="replace").strip().splitlines() if self._log.is_file() else []
         return lines[-1].strip()[:200] if lines else ""
 
 
@@ -129,8 +130,7 @@ def convert(source: str, target: str) -> None:
     The HTP operator builder is the one whose result the HTP backend can load again (the generic one writes `Resize`,
     which HTP refuses; `ResizeNearestNeighbor` is also the older and wider supported operator on Adreno).
     """
-    folder = Path.cwd() / "dlc"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
     _session(source, {"backend_type": "htp", "dump_qnn_ir_dlc": "1", "dump_qnn_ir_dlc_dir": str(folder)}, {})
     made = list(folder.glob("*.dlc"))
     if len(made) != 1:
@@ -191,9 +191,9 @@ def _htp_options(soc: Soc) -> dict[str, str]:
 
 def _session(path: str, options: dict[str, str], config: dict[str, str]) -> object:
     """An ONNX Runtime session on Qualcomm's provider alone: a node that it cannot take is an error."""
-    import onnxruntime
     import onnxruntime_qnn
 
+    onnxruntime = load_onnxruntime()
     name = onnxruntime_qnn.get_ep_name()
     with contextlib.suppress(Exception):  # registered already by an earlier command
         onnxruntime.register_execution_provider_library(name, onnxruntime_qnn.get_library_path())

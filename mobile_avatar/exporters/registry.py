@@ -82,10 +82,9 @@ def register_target(**row: object) -> Callable[[Callable[[Request], Product]], C
 
 def targets() -> dict[str, Target]:
     """All targets by name. Target files import their heavy packages inside functions, so this is cheap."""
-    if not _TARGETS:
-        package = importlib.import_module("mobile_avatar.exporters.targets")
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+    package = importlib.import_module("mobile_avatar.exporters.targets")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
     return dict(sorted(_TARGETS.items()))
 
 

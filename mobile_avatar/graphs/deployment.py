@@ -78,16 +78,16 @@ class GatherGraph(NativeGraph):
         size = self.texture.shape[-1]
         scale, shift = ((size - 1) / 2, (size - 1) / 2) if self.align_corners else (size / 2, (size - 1) / 2)
         # Cell coordinates: 0 is the border cell left of the first texel; clamping there reads zeros, as padding does.
-        position = (uv * scale + (shift + 1)).clamp(0, size + 1)
+        position = (uv.permute(0, 2, 3, 1) * scale + (shift + 1)).clamp(0, size + 1)
         corner = position.floor().clamp(max=size)
-        fraction = (position - corner).permute(0, 2, 3, 1).reshape(-1, 2)
-        rows = (corner[:, 1] * self.cells + corner[:, 0]).flatten().to(torch.int32)
-        texels = self.table[rows]
-        fx, fy = fraction[:, 0:1], fraction[:, 1:2]
-        top = texels[:, 0:3] + (texels[:, 3:6] - texels[:, 0:3]) * fx
-        bottom = texels[:, 6:9] + (texels[:, 9:12] - texels[:, 6:9]) * fx
-        warped = top + (bottom - top) * fy
-        return warped.view(-1, size, size, 3).permute(0, 3, 1, 2)
+        fraction = position - corner
+        rows = (corner[..., 1:2] * self.cells + corner[..., 0:1]).reshape(1, -1).to(torch.int32)
+        # `embedding` lowers to one plain gather; indexing would bring a select and a transpose with it.
+        texels = F.embedding(rows, self.table).view(1, size, size, 12)
+        fx, fy = fraction[..., 0:1], fraction[..., 1:2]
+        top = texels[..., 0:3] + (texels[..., 3:6] - texels[..., 0:3]) * fx
+        bottom = texels[..., 6:9] + (texels[..., 9:12] - texels[..., 6:9]) * fx
+        return (top + (bottom - top) * fy).permute(0, 3, 1, 2)
 
 
 WARPS: dict[str, type[DeploymentGraph]] = {"split": SplitGraph, "native": NativeGraph, "gather": GatherGraph}

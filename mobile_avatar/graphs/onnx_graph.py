@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from torch import nn
 
 from mobile_avatar.errors import CheckFailed
+from mobile_avatar.graphs.onnx_runtime import load_onnxruntime
 from mobile_avatar.graphs.spec import GraphSpec
 
 OPSET = 17  # the first with everything used here; Qualcomm's and Microsoft's tools have known it longest
@@ -67,6 +68,7 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:
     Returns:
         The simplified model and None; or the model as it was and one sentence that says why it was kept.
     """
+    load_onnxruntime()  # before onnxsim imports it on its own
     import onnxsim
 
     try:
@@ -88,8 +90,7 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:
 
 def _agree(first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
     """Whether two models compute the same from one random input, up to float rounding."""
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     rng = np.random.default_rng(0)

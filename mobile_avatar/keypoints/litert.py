@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_avatar.errors import BadInput, MissingTool
+from mobile_avatar.quiet import quiet
 
 
 class LiteModel:
@@ -20,8 +21,9 @@ class LiteModel:
                 "(there is no build for Windows: use WSL)"
             ) from error
         try:
-            self._interpreter = Interpreter(str(path), num_threads=1)
-            self._interpreter.allocate_tensors()
+            with quiet():  # LiteRT announces its delegate on stderr
+                self._interpreter = Interpreter(str(path), num_threads=1)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise BadInput(f"{path}: not a TFLite model that LiteRT can load; fetch the file again") from error
         self._input = self._interpreter.get_input_details()[0]["index"]

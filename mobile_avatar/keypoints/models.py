@@ -76,10 +76,16 @@ def tracker_models(directory: str | Path | None = None) -> TrackerModels:
     if directory is not None:
         return _from_directory(Path(directory))
     cache = cache_folder()
-    if not _complete(cache):
+    if not cached_models():
         with tempfile.TemporaryDirectory(prefix="mobile-avatar-") as folder:
             _unpack(_download(Path(folder)), cache)
     return _paths(cache)
+
+
+def cached_models() -> Path | None:
+    """The cache's folder when it holds all models, undamaged; nothing is fetched."""
+    cache = cache_folder()
+    return cache if _complete(cache) else None
 
 
 def cache_folder() -> Path:

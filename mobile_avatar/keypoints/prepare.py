@@ -31,19 +31,24 @@ class PreparedPhoto:
     """Where the crop lies in the photo."""
 
 
-def prepare_photo(photo: str | Path | np.ndarray, image_size: int, models: TrackerModels) -> PreparedPhoto:
+def prepare_photo(
+    photo: str | Path | np.ndarray, image_size: int, models: TrackerModels, source: str = "photo"
+) -> PreparedPhoto:
     """Track, crop and segment one photo.
 
     Args:
         photo: a file, or upright uint8 (H, W, 3) RGB.
         image_size: S, the side of the results.
         models: from `tracker_models`.
+        source: what messages call a photo that comes as an array; a file is called by its path.
 
     Raises:
         BadInput: the file is no usable photo (`read_photo`) or shows no face.
     """
-    source = "photo" if isinstance(photo, np.ndarray) else str(photo)
-    image = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+    if isinstance(photo, np.ndarray):
+        image = photo
+    else:
+        image, source = read_photo(photo), str(photo)
     face = Tracker(models).track_photo(image, source)
     box = avatar_crop(face.points)
     keypoints = normalise_points(face.points, box)

@@ -54,7 +54,7 @@ class TrackedFace:
     points: np.ndarray
     """float32 (68, 2) in pixels of the photo."""
     faces_found: int
-    """How many faces the photo shows; above 1, this is the largest."""
+    """How many faces the photo shows (far smaller ones do not count); above 1, this is the largest."""
     score: float
     """The detector's confidence in [0, 1]."""
     presence: float

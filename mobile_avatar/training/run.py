@@ -1,6 +1,7 @@
 """A training run as a folder: options, metrics, pictures and checkpoints that survive a kill."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -105,7 +106,7 @@ class Run:
         done = self.step / self.options.steps
         warm = min(1.0, (self.step + 1) / 100)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.lr * warm * (0.05 + 0.95 * (1 + np.cos(np.pi * done)) / 2)
+            group["lr"] = self.options.lr * warm * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
 
     def _follow(self) -> None:
         keep = min(0.995, self.step / (self.step + 20))

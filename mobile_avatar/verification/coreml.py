@@ -1,6 +1,7 @@
 """Runs an exported .mlpackage: CoreML itself on macOS, elsewhere its saved operations evaluated in torch."""
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ import torch
 from mobile_avatar.errors import CheckFailed, MissingTool
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
 from mobile_avatar.verification.coreml_package import Program, read_package
-from mobile_avatar.verification.litert_quiet import quiet
+from mobile_avatar.quiet import quiet
 from mobile_avatar.verification.mil_torch import evaluate
 from mobile_avatar.verification.runners import Check, Exported, Runner
 
@@ -39,7 +40,7 @@ def open_coreml(exported: Exported) -> Runner:
     return Runner(f"mil-in-torch-{exported.precision} (simulated)", run, checks)
 
 
-def _predictor(exported: Exported) -> object:
+def _predictor(exported: Exported) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     # Written from the documentation of coremltools; it has never run, for want of a Mac.
     import coremltools as ct
 

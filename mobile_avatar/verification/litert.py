@@ -7,7 +7,7 @@ import numpy as np
 
 from mobile_avatar.errors import CheckFailed, MissingTool
 from mobile_avatar.graphs.spec import TensorSpec
-from mobile_avatar.verification.litert_quiet import quiet
+from mobile_avatar.quiet import quiet
 from mobile_avatar.verification.runners import Check, Exported, Runner
 
 REFUSED_BY_GPUS = {"GATHER", "GATHER_ND", "EMBEDDING_LOOKUP", "SELECT", "SELECT_V2", "TRANSPOSE_CONV", "MIRROR_PAD"}

@@ -52,7 +52,7 @@ def evaluate(program: Program, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: values[name] for name in program.outputs}
 
 
-def operation(name: str) -> Callable[[Callable[[Arguments], Tensor]], Callable[[Arguments], Tensor]]:
+def means(name: str) -> Callable[[Callable[[Arguments], Tensor]], Callable[[Arguments], Tensor]]:
     """Decorate the meaning of one operation."""
 
     def add(function: Callable[[Arguments], Tensor]) -> Callable[[Arguments], Tensor]:
@@ -99,7 +99,7 @@ def _only(arguments: Arguments, name: str, allowed: object, default: object = No
         raise ValueError(f"{name}={value!r} is not known to the MIL evaluator")
 
 
-@operation("conv")
+@means("conv")
 def conv(a: Arguments) -> Tensor:
     """x (N, C, *D), weight (O, C / groups, *K); pad_type valid, custom, same (odd pixel behind) or same_lower."""
     x, weight = a["x"], a["weight"]
@@ -126,7 +126,7 @@ def conv(a: Arguments) -> Tensor:
     return function(x, weight, a.get("bias"), strides, 0, dilations, groups)
 
 
-@operation("matmul")
+@means("matmul")
 def matmul(a: Arguments) -> Tensor:
     """Batched product with optional transposition of the last two axes of either side."""
     x, y = a["x"], a["y"]
@@ -134,21 +134,21 @@ def matmul(a: Arguments) -> Tensor:
     return x @ (y.transpose(-1, -2) if a.get("transpose_y") else y)
 
 
-@operation("batch_norm")
+@means("batch_norm")
 def batch_norm(a: Arguments) -> Tensor:
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta along axis 1."""
     epsilon = float(a["epsilon"]) if "epsilon" in a else 1e-5
     return F.batch_norm(a["x"], a["mean"], a["variance"], a.get("gamma"), a.get("beta"), eps=epsilon)
 
 
-@operation("reshape")
+@means("reshape")
 def reshape(a: Arguments) -> Tensor:
     """`shape` may hold one -1 (the rest) and zeros (the size of that axis in x)."""
     shape = [a["x"].shape[i] if size == 0 else size for i, size in enumerate(_integers(a["shape"]))]
     return a["x"].reshape(shape)
 
 
-@operation("expand_dims")
+@means("expand_dims")
 def expand_dims(a: Arguments) -> Tensor:
     """New axes of size 1 at the positions `axes` of the result."""
     x, axes = a["x"], _integers(a["axes"])
@@ -158,14 +158,14 @@ def expand_dims(a: Arguments) -> Tensor:
     return x
 
 
-@operation("concat")
+@means("concat")
 def concat(a: Arguments) -> Tensor:
     """Joined along `axis`."""
     _only(a, "interleave", False, False)
     return torch.cat(a["values"], int(a["axis"]))
 
 
-@operation("slice_by_index")
+@means("slice_by_index")
 def slice_by_index(a: Arguments) -> Tensor:
     """numpy's x[begin:end:stride] per axis; a set mask bit means 'from the start', 'to the end' or 'drop the axis'."""
     x = a["x"]
@@ -180,7 +180,7 @@ def slice_by_index(a: Arguments) -> Tensor:
     return torch.from_numpy(x.numpy()[tuple(index)].copy())
 
 
-@operation("upsample_nearest_neighbor")
+@means("upsample_nearest_neighbor")
 def upsample_nearest_neighbor(a: Arguments) -> Tensor:
     """Each pixel repeated; whole factors only."""
     x = a["x"]
@@ -192,7 +192,7 @@ def upsample_nearest_neighbor(a: Arguments) -> Tensor:
     return x
 
 
-@operation("resample")
+@means("resample")
 def resample(a: Arguments) -> Tensor:
     """Bilinear sampling of x (N, C, H, W) at coordinates (N, h, w, 2) = (x, y) in [-1, 1], constant outside."""
     _only(a, "sampling_mode", "bilinear")

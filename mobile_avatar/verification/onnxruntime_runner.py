@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_avatar.errors import CheckFailed, MissingTool
+from mobile_avatar.graphs.onnx_runtime import load_onnxruntime
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
 from mobile_avatar.verification.runners import Exported, Runner
 
@@ -26,10 +27,7 @@ def open_onnx(exported: Exported) -> Runner:
 
 def open_session(path: Path, spec: GraphSpec) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """keypoints (1, 136) -> output name -> float32 array, computed by ONNX Runtime on one CPU thread."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingTool("checking an .onnx file needs ONNX Runtime; run `pip install onnxruntime`") from error
+    onnxruntime = load_onnxruntime()
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.log_severity_level = 3

@@ -1,13 +1,14 @@
 """Numbers against numbers: what the exported file computes beside what torch computed."""
 
 import math
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mobile_avatar.graphs.spec import TensorSpec
+from mobile_avatar.verification.runners import Runner
 
 THRESHOLDS = {"fp32": 60.0, "fp16": 35.0, "w8a16": 35.0, "w8a8": 30.0}
 """Gates in dB per output and precision."""
@@ -37,9 +38,10 @@ class Parity:
         return row
 
 
-def run_cases(run: Callable[[np.ndarray], dict[str, np.ndarray]], keypoints: np.ndarray) -> dict[str, np.ndarray]:
-    """Run (T, 136) keypoints one by one; output name -> (T, ...)."""
-    frames = [run(row[None]) for row in keypoints]
+def run_cases(runner: Runner, keypoints: np.ndarray) -> dict[str, np.ndarray]:
+    """Run (T, 136) keypoints one vector at a time; output name -> (T, ...)."""
+    with ThreadPoolExecutor(runner.workers) as pool:
+        frames = list(pool.map(lambda row: runner.run(row[None]), keypoints))
     return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
 
 

@@ -90,7 +90,7 @@ def open_qnn(exported: Exported) -> Runner:
         soc = role.removeprefix(WRAPPER_ROLE)
         result = Simulator("load_onnx", wrapper, soc).run(probe)
         checks.append(_agree(f"context binary for {SOCS[soc].title}", result, reference, exported, 1))
-    return Runner(name, run, checks)
+    return Runner(name, run, checks, workers=WORKERS)
 
 
 def _agree(

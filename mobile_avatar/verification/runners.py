@@ -29,6 +29,8 @@ class Runner:
     """keypoints (1, 136) float32 -> output name -> float32 array of the manifest's shape."""
     checks: list[Check] = field(default_factory=list)
     """Further checks made while the file was opened."""
+    workers: int = 1
+    """How many threads may call `run` at once."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def verify_files(folder: Path, manifest: dict) -> dict:
     )
     try:
         runner = open_runner(find_target(manifest["target"]).runner, exported)
-        results = run_cases(runner.run, golden["keypoints"])
+        results = run_cases(runner, golden["keypoints"])
     except (MissingTool, CheckFailed) as error:
         ran = isinstance(error, CheckFailed)
         rows = [not_run(t, "none", len(golden["keypoints"]), threshold, str(error)).to_dict() for t in wanted]
@@ -52,7 +52,9 @@ def composite_results(folder: Path, spec: GraphSpec, config: dict, results: dict
     """The frames (T, S, S, 3) an app would show: the runner's uv, lf and mask with the bundle's own texture file."""
     size = config["image_size"]
     texture = np.fromfile(folder / "texture.f16", "<f2").astype(np.float32).reshape(size, size, 3)
-    layers = {t.name: results[t.name].transpose(0, 2, 3, 1) if t.layout == "NCHW" else results[t.name] for t in spec.outputs}
+    layers = {
+        t.name: results[t.name].transpose(0, 2, 3, 1) if t.layout == "NCHW" else results[t.name] for t in spec.outputs
+    }
     return composite(layers["uv"], layers["lf"], layers["mask"], texture, config["align_corners"])
 
 

@@ -1,46 +1,29 @@
 """The TFLite file itself: numbers, names, operators, size, metadata; and how the converter behaves."""
 
 import json
-import subprocess
-import sys
-from dataclasses import dataclass, replace
+import os
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.deployment_cases import FACTS, GATES, SMALL, Case, export, make_case
 
 from mobile_avatar.errors import CheckFailed
-from mobile_avatar.exporters.registry import Product, find_target
-from mobile_avatar.exporters.targets.tflite import without_transposes
+from mobile_avatar.exporters.registry import find_target
+from mobile_avatar.exporters.workshop import workshop
 from mobile_avatar.verification.litert import dynamic_tensors, open_litert, operators
-from mobile_avatar.verification.runners import Exported
+from tests.deployment_cases import FACTS, GATES, SMALL, Made, export_apart, make_case
 
 pytest.importorskip("litert_torch", reason="litert-torch is not installed")
 
 VARIANTS = [(warp, precision) for warp in ("split", "gather") for precision in ("fp32", "fp16")]
 
 
-@dataclass(frozen=True)
-class Made:
-    case: Case
-    exported: Exported
-    product: Product
-
-    @property
-    def model(self) -> Path:
-        return self.exported.files["model"]
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Made]:
-    target, folder = find_target("tflite"), tmp_path_factory.mktemp("tflite")
-    cases = {warp: make_case(warp, "NHWC") for warp in ("split", "gather")}
-    return {
-        (warp, precision): Made(cases[warp], *export(target, cases[warp], precision, folder / f"{warp}-{precision}"))
-        for warp, precision in VARIANTS
-    }
+    return export_apart("tflite", VARIANTS, tmp_path_factory.mktemp("tflite"))
 
 
 @pytest.mark.parametrize(("warp", "precision"), VARIANTS)
@@ -91,11 +74,14 @@ def test_split_graph_suits_gpu_delegates(made: dict, precision: str) -> None:
 
 
 def test_rewriting_for_channels_last_is_exact() -> None:
+    find_target("tflite")  # fills the table, which looks for targets only while it is empty
+    from mobile_avatar.exporters.targets.tflite import without_transposes
+
     case = make_case("split", "NHWC", SMALL)
     rewritten = without_transposes(case.module)
     for vector, answer in zip(case.vectors, case.answers, strict=True):
         for tensor, value in zip(case.spec.outputs, rewritten(torch.from_numpy(vector)), strict=True):
-            np.testing.assert_allclose(value.detach().numpy(), answer[tensor.name], atol=1e-6)
+            np.testing.assert_allclose(value.detach().numpy(), answer[tensor.name], atol=1e-5)
 
 
 def test_facts_are_inside_the_file(made: dict) -> None:
@@ -156,32 +142,22 @@ def test_one_corrupted_weight_fails_the_parity_gate(made: dict, precision: str, 
     assert min(item.case.psnr(open_litert(exported).run).values()) < GATES[precision]
 
 
-def test_a_graph_it_cannot_convert_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    case = make_case("split", "NHWC", SMALL)
-    case.module.forward = lambda keypoints: (_ for _ in ()).throw(RuntimeError("no such layer\nlong story"))
-    with pytest.raises(CheckFailed, match=r"litert-torch could not convert this graph: no such layer$"):
-        find_target("tflite").convert(case.request("fp32", tmp_path))
+def test_workshop_is_silent_tidy_and_turns_failures_into_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    default = tempfile.gettempdir()
+
+    def fail() -> None:
+        with workshop(tmp_path, "tool"):
+            os.write(1, b"said by C++")
+            os.write(2, b"said by C++")
+            os.environ["LEFT_BY_A_CONVERTER"] = "1"
+            assert Path(tempfile.mkdtemp()).is_relative_to(tmp_path)
+            raise RuntimeError("no such layer\nand a long story")
+
+    with pytest.raises(CheckFailed, match=r"^tool could not convert this graph: no such layer$"):
+        fail()
+    assert capfd.readouterr() == ("", "")
+    assert tempfile.gettempdir() == default
+    assert "LEFT_BY_A_CONVERTER" not in os.environ
     assert list(tmp_path.iterdir()) == []
-
-
-def test_conversion_and_run_are_silent_and_write_only_into_the_folder(tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path;"
-        "from tests.deployment_cases import *; from mobile_avatar.exporters.registry import find_target;"
-        "from mobile_avatar.verification.litert import open_litert;"
-        "case = make_case('split', 'NHWC', SMALL);"
-        "exported, _ = export(find_target('tflite'), case, 'fp16', Path(sys.argv[1]));"
-        "open_litert(exported).run(case.vectors[0]); print('{}')"
-    )
-    folder, elsewhere = tmp_path / "bundle", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(folder)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(elsewhere), "HOME": str(elsewhere), "OMP_NUM_THREADS": "1"},
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "{}\n", "")
-    assert [path.name for path in folder.iterdir()] == ["render.tflite"]
-    assert list(elsewhere.iterdir()) == []

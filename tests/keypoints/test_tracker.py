@@ -63,7 +63,7 @@ def test_size_does_not_matter(tracker, astronaut, scale):
 def test_of_two_faces_the_larger_is_taken_and_both_are_counted(models, tracker, astronaut, larger_left):
     large = astronaut[:300, 70:370]
     small = np.zeros_like(large)
-    small[40:220, 60:240] = cv2.resize(large, (180, 180), interpolation=cv2.INTER_AREA)
+    small[20:260, 30:270] = cv2.resize(large, (240, 240), interpolation=cv2.INTER_AREA)
     pair = np.hstack((large, small) if larger_left else (small, large))
     found = tracker.track_photo(pair)
     assert found.faces_found == 2
@@ -123,3 +123,5 @@ def test_preparing_a_photo_without_a_face_names_the_file(tmp_path, models):
     write_png(tmp_path / "wall.png", np.full((300, 300, 3), 128, dtype=np.uint8))
     with pytest.raises(BadInput, match=r"wall\.png: no face was found"):
         prepare_photo(tmp_path / "wall.png", 64, models)
+    with pytest.raises(BadInput, match=r"door\.png: no face was found"):
+        prepare_photo(np.full((300, 300, 3), 128, dtype=np.uint8), 64, models, source="door.png")

@@ -10,7 +10,7 @@ import pytest
 
 from mobile_avatar.errors import BadInput, MissingTool
 from mobile_avatar.files import sha256
-from mobile_avatar.keypoints.models import FILES, TrackerModels, cache_folder, tracker_models
+from mobile_avatar.keypoints.models import FILES, TrackerModels, cache_folder, cached_models, tracker_models
 
 WHEEL = "mediapipe-0.10.21-cp312-cp312-manylinux_2_28_x86_64.whl"
 
@@ -52,7 +52,9 @@ RIGHT = [file.digest for file in FILES.values()]
 
 def test_first_use_fetches_and_later_uses_do_not(offline, models):
     write_wheel(offline, models)
+    assert cached_models() is None
     found = tracker_models()
+    assert cached_models() == cache_folder()
     assert found.detector.parent == cache_folder()
     assert digests(found) == RIGHT
     (offline / WHEEL).unlink()
@@ -65,6 +67,7 @@ def test_a_damaged_cache_heals_itself(offline, models):
     found = tracker_models()
     found.landmarks.write_bytes(found.landmarks.read_bytes()[:1000])
     found.segmenter.unlink()
+    assert cached_models() is None
     assert digests(tracker_models()) == RIGHT
 
 

@@ -8,7 +8,6 @@ from mobile_avatar.cli.common import force_option, json_option, print_json, say,
 
 DEMO_SECONDS = 6
 DEMO_FPS = 25
-SHEET_CELLS = 12
 
 
 @click.command()
@@ -31,13 +30,12 @@ def command(avatar, demo, keypoints, video, fps, landmarks, output, tracker_mode
     from mobile_avatar.files import check_output
     from mobile_avatar.rendering.animate import animate, check_film
     from mobile_avatar.rendering.composite import to_rgb8
-    from mobile_avatar.rendering.contact_sheet import contact_sheet
     from mobile_avatar.rendering.tracks import demo_track
 
     if sum(map(bool, (demo, keypoints, video))) > 1:
         raise click.UsageError("pass one of --demo, --keypoints and --video")
-    check_film(output)
-    sheet = output.with_suffix(".png")
+    check_film(output, fps)
+    sheet = output.with_suffix(".sheet.png")
     for path in (output, sheet):
         check_output(path, force)
     person = Avatar.load(avatar or shipped("default.avatar"))
@@ -55,16 +53,17 @@ def command(avatar, demo, keypoints, video, fps, landmarks, output, tracker_mode
         if lost:
             say(f"{video}: no face in {lost} of {len(track)} frames; the last pose is held there")
     else:
-        track = demo_track(DEMO_SECONDS * DEMO_FPS, DEMO_FPS, neutral=person.source_keypoints.numpy())
+        rate = fps or DEMO_FPS
+        track = demo_track(round(DEMO_SECONDS * rate), rate, neutral=person.source_keypoints.numpy())
 
     def render(points: np.ndarray) -> np.ndarray:
         image = person.render(torch.from_numpy(points)[None]).image[0]
         return to_rgb8(image.permute(1, 2, 0).numpy())
 
-    animate(render, track, output, fps or DEMO_FPS, landmarks=landmarks)
-    chosen = np.unique(np.linspace(0, len(track) - 1, SHEET_CELLS).round().astype(int))
-    contact_sheet([(f"frame {i}", render(track[i])) for i in chosen], 4, sheet)
+    animate(render, track, output, fps or DEMO_FPS, landmarks=landmarks, contact_sheet=sheet)
     if as_json:
-        print_json({"film": str(output), "contact_sheet": str(sheet), "frames": len(track), "frames_without_face": lost})
+        print_json(
+            {"film": str(output), "contact_sheet": str(sheet), "frames": len(track), "frames_without_face": lost}
+        )
     else:
         click.echo(f"{output}\n{sheet}")

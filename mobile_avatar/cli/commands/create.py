@@ -17,9 +17,13 @@ from mobile_avatar.cli.common import (
 
 @click.command()
 @click.argument("photo", type=click.Path(path_type=Path))
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Avatar file; default: PHOTO's name with .avatar.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Avatar file; default: PHOTO's name with .avatar."
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Model weights; default: those of the package.")
-@click.option("--update-steps", default=4, show_default=True, type=click.IntRange(0, 16), help="Learned texture updates.")
+@click.option(
+    "--update-steps", default=4, show_default=True, type=click.IntRange(0, 16), help="Learned texture updates."
+)
 @click.option("--refine", default=0, show_default=True, type=click.IntRange(0, 5000), help="Adam steps on the texture.")
 @tracker_option
 @force_option
@@ -29,7 +33,7 @@ def command(photo, output, weights, update_steps, refine, tracker_models, force,
     from mobile_avatar.files import check_output
 
     output = output or Path(photo.stem + ".avatar")
-    sheet = output.with_suffix(".png")
+    sheet = output.with_suffix(".sheet.png")
     for path in (output, sheet):
         check_output(path, force)
 

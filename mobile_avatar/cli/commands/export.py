@@ -10,10 +10,14 @@ from mobile_avatar.cli.common import force_option, json_option, print_checks, pr
 @click.command()
 @click.argument("avatar", required=False, type=click.Path(path_type=Path))
 @click.option("--target", help="tflite, snpe, coreml or onnx; alone it means the target's default device.")
-@click.option("--device", help="A recipe: snapdragon-855, snapdragon-8-elite, android-gpu, android-cpu, iphone, desktop.")
+@click.option(
+    "--device", help="A recipe: snapdragon-855, snapdragon-8-elite, android-gpu, android-cpu, iphone, desktop."
+)
 @click.option("--precision", help="fp32 or fp16; default: the recipe's.")
 @click.option("--warp", help="split, native or gather; default: the recipe's.")
-@click.option("--converter", type=click.Choice(["package", "sdk"]), help="snpe: the package's converter or your SDK's.")
+@click.option(
+    "--converter", type=click.Choice(["ir", "sdk"]), help="snpe: the built-in converter (ir) or that of your SDK."
+)
 @click.option("--soc", "socs", multiple=True, help="snpe: add a context binary for this chip (repeatable).")
 @click.option("--budget-ms", type=click.FloatRange(min=0, min_open=True), help="Fail when the estimate exceeds this.")
 @click.option("--strict", is_flag=True, help="A check that could not run counts as failed.")
@@ -56,10 +60,11 @@ def command(avatar, target, device, precision, warp, converter, socs, budget_ms,
 
 def _print_summary(manifest: dict, output: Path) -> None:
     print_checks(manifest)
-    model = next(entry for entry in manifest["files"] if entry["path"].startswith(manifest["roles"]["model"]))
+    model = manifest["roles"]["model"]
+    size = sum(entry["bytes"] for entry in manifest["files"] if f"{entry['path']}/".startswith(f"{model}/"))
     limit = manifest["budget"]
     estimate = "none" if limit["estimate_ms"] is None else f"{limit['estimate_ms']:.1f} ms"
-    click.echo(f"\n{output / model['path']}  {model['bytes'] / 1e6:.2f} MB")
+    click.echo(f"\n{output / model}  {size / 1e6:.2f} MB")
     click.echo(f"{manifest['parameters'] / 1e6:.2f} M parameters, {manifest['macs'] / 1e9:.3f} GMAC per frame")
     click.echo(f"ESTIMATE, not measured, for {limit['device']}: {estimate} (budget {limit['budget_ms']:g} ms)")
     click.echo(limit["method"])

@@ -18,7 +18,9 @@ def command():
 @click.argument("runs_dir", type=click.Path(path_type=Path))
 @click.option("--epoch", type=int, help="Epoch of the base run; default: the latest complete one.")
 @click.option("--enhancer-epoch", type=int, help="Epoch of the texture enhancer's run; default: the latest.")
-@click.option("--align-corners", is_flag=True, help="Warp as torch before 1.3 did; which one trained the weights is unknown.")
+@click.option(
+    "--align-corners", is_flag=True, help="Warp as torch before 1.3 did; which one trained the weights is unknown."
+)
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="weights.safetensors to write.")
 @force_option
 @json_option

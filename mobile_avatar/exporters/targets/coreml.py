@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mobile_avatar.exporters.registry import Product, Request, register_target
-from mobile_avatar.exporters.targets.tflite_workshop import workshop
+from mobile_avatar.exporters.workshop import workshop
 
 MODEL = "render.mlpackage"
 COORDINATE_OPS = {"add", "mul", "sub", "tanh", "transpose"}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mobile_avatar.exporters.registry import Product, Request, register_target
 from mobile_avatar.exporters.targets.tflite_file import finish
-from mobile_avatar.exporters.targets.tflite_workshop import workshop
+from mobile_avatar.exporters.workshop import workshop
 from mobile_avatar.models.bilayer.config import BASE_SIZE
 from mobile_avatar.models.bilayer.folded import ChannelAffine
 

@@ -21,6 +21,7 @@ def finish(model: bytes, spec: GraphSpec, facts: dict[str, str]) -> bytes:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
+    facts = {"name": "head avatar", "description": "head avatar: keypoints to image layers"} | facts
     content = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
     signature, graph = content.signatureDefs[0], content.subgraphs[0]
     signature.inputs = _in_order(signature.inputs, [tensor.name for tensor in spec.inputs])
@@ -29,7 +30,7 @@ def finish(model: bytes, spec: GraphSpec, facts: dict[str, str]) -> bytes:
     graph.outputs = [entry.tensorIndex for entry in signature.outputs]
     for entry in [*signature.inputs, *signature.outputs]:
         graph.tensors[entry.tensorIndex].name = entry.name
-    content.description = facts.get("description", "head avatar").encode()
+    content.description = facts["description"].encode()
     document = dict(facts, inputs=[t.to_dict() for t in spec.inputs], outputs=[t.to_dict() for t in spec.outputs])
     for name, data in ((STANDARD_METADATA, _standard(facts)), (METADATA, json.dumps(document).encode())):
         entry = schema.MetadataT(name=name.encode(), buffer=len(content.buffers))

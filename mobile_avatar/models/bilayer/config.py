@@ -74,7 +74,9 @@ class BilayerConfig:
     @property
     def emb_widths(self) -> list[int]:
         """Channels of embedding i, from the deepest (i = 0) to the shallowest."""
-        return [widen(self.emb_channels, self.num_blocks - 1 - i, self.emb_max_channels) for i in range(self.num_blocks)]
+        return [
+            widen(self.emb_channels, self.num_blocks - 1 - i, self.emb_max_channels) for i in range(self.num_blocks)
+        ]
 
     def to_dict(self) -> dict:
         """Plain numbers, for metadata."""

@@ -28,8 +28,7 @@ class FoldedBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, first: bool) -> None:
         super().__init__()
-        # The first block's norm1 is folded into the last keypoint layer, but the skip needs the raw input as well,
-        # so that layer has two outputs there (see FoldedGenerator).
+        # The first block's skip reads the raw 4x4 input, so its norm stays apart (FoldedGenerator.base_norm).
         self.norm = None if first else ChannelAffine(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)

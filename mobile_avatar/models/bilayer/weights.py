@@ -39,7 +39,9 @@ def load_weights(path: Path) -> tuple[BilayerModel, dict[str, str]]:
     Raises BadInput for a file that is missing, damaged, of another kind or of a newer version.
     """
     path = Path(path)
-    metadata, state = read_safetensors(path, FORMAT, VERSION, "weights", "make one with `mobile-avatar import` or `train`")
+    metadata, state = read_safetensors(
+        path, FORMAT, VERSION, "weights", "make one with `mobile-avatar import` or `train`"
+    )
     model = BilayerModel(BilayerConfig.from_dict(json.loads(metadata["config"]), str(path)))
     load_state(model, state, path)
     return model.eval(), {key: value for key, value in metadata.items() if key not in ("format", "version", "config")}

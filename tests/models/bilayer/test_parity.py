@@ -109,7 +109,9 @@ def test_discriminator(golden, imported):
 
 @torch.no_grad()
 def test_harmonic_encoding(golden):
-    config = BilayerConfig(image_size=64, inf_max_channels=4, inf_channels=2, pose_channels=16, num_harmonics=4, enh_bottleneck=64)
+    config = BilayerConfig(
+        image_size=64, inf_max_channels=4, inf_channels=2, pose_channels=16, num_harmonics=4, enh_bottleneck=64
+    )
     holder = torch.nn.Module()
     holder.keypoints_embedder = KeypointsEmbedder(config)
     path = golden / "harmonic_keypoints_embedder.pth"

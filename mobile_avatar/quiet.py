@@ -16,8 +16,11 @@ def quiet() -> Iterator[None]:
     """
     _flush()
     with tempfile.TemporaryFile() as log:
-        saved = [(number, os.dup(number)) for number in (1, 2)]
+        saved = []
         try:
+            for number in (1, 2):
+                with contextlib.suppress(OSError):  # closed, as in a background service
+                    saved.append((number, os.dup(number)))
             for number, _ in saved:
                 os.dup2(log.fileno(), number)
             yield

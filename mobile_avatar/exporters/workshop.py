@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mobile_avatar.errors import CheckFailed, MobileAvatarError
-from mobile_avatar.verification.litert_quiet import quiet
+from mobile_avatar.quiet import quiet
 
 
 @contextlib.contextmanager
