@@ -55,7 +55,8 @@ def _target(target: Target) -> Finding:
     cost = f"no export or check of target {target.name}"
     if elsewhere:
         names = ", ".join(map(_pip, elsewhere))
-        remedy = f"{names} exists for Linux on x86-64 only (this is {platform.system()} on {platform.machine()}): export there"
+        here = f"{platform.system()} on {platform.machine()}"
+        remedy = f"{names} exists for Linux on x86-64 only (this is {here}): export there"
     else:
         remedy = f"pip install {' '.join(map(_pip, missing))}"
     return Finding(f"target {target.name}", not missing, versions or "not installed", cost, remedy)

@@ -27,8 +27,12 @@ def check_output(path: Path, force: bool) -> None:
     folder = path.absolute().parent
     while not folder.exists():
         folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise BadInput(f"{path} cannot be written ({folder} is not a writable folder); choose another output")
+    try:
+        # Trying is the only test that holds for administrators, read-only mounts and odd file systems alike.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written ({folder}: {error.strerror}); choose another output") from error
 
 
 @contextlib.contextmanager

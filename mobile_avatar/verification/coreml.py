@@ -8,8 +8,8 @@ import torch
 
 from mobile_avatar.errors import CheckFailed, MissingTool
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
-from mobile_avatar.verification.coreml_package import Program, read_package
 from mobile_avatar.quiet import quiet
+from mobile_avatar.verification.coreml_package import Program, read_package
 from mobile_avatar.verification.mil_torch import evaluate
 from mobile_avatar.verification.runners import Check, Exported, Runner
 

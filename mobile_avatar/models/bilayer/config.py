@@ -51,7 +51,7 @@ class BilayerConfig:
     dis_blocks: int = 6
     """Residual blocks of the discriminator, those that keep the resolution included."""
     align_corners: bool = False
-    """`grid_sample` convention of the warp; which one trained the released weights is not known, False is the default."""
+    """`grid_sample` convention of the warp; which one trained the released weights is not known."""
 
     def __post_init__(self) -> None:
         size = self.image_size

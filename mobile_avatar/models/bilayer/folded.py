@@ -66,7 +66,7 @@ class FoldedGenerator(nn.Module):
         self.heads = nn.Conv2d(channels, 6, 3, padding=1)
 
     def forward(self, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 136) in [-1, 1] -> delta uv (N, 2, S, S) in [-1, 1], lf (N, 3, S, S) in [-1, 1], mask (N, 1, S, S) in [0, 1]."""
+        """(N, 136) in [-1, 1] -> delta uv (N, 2, S, S) and lf (N, 3, S, S) in [-1, 1], mask (N, 1, S, S) in [0, 1]."""
         h = self.encoding(keypoints)
         for layer in self.mlp:
             h = F.leaky_relu(layer(h), SLOPE)

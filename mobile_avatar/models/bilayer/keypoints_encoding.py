@@ -9,7 +9,7 @@ KEYPOINTS = 136
 
 
 class HarmonicEncoding(nn.Module):
-    """x -> cat(sin, cos) of x * pi * 2^h, h = 0 .. harmonics - 1, flattened keypoint-major; identity for 0 harmonics."""
+    """x -> cat(sin, cos) of x * pi * 2^h, h = 0 .. harmonics - 1, keypoint-major; identity for 0 harmonics."""
 
     def __init__(self, harmonics: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Projectors: identity embeddings -> the predicted layers of a generator (sections 2 and 3.2 of the paper's supplement)."""
+"""Projectors: identity embeddings -> the predicted layers of a generator."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

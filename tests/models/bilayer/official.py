@@ -50,9 +50,10 @@ def official_state(model: BilayerModel, network: str) -> dict[str, Tensor]:
         if isinstance(module, nn.Conv2d | nn.Linear):
             flat = module.weight.detach().flatten(1)
             u, v = torch.randn(flat.shape[0]), torch.randn(flat.shape[1])
+            # original / (u . (original v)) is the weight, whatever the original's scale, when u . (W v) = 1.
+            u /= torch.dot(u, flat @ v)
             state |= {f"{official}.weight_u": u, f"{official}.weight_v": v, f"{official}.bias": module.bias.detach()}
-            # weight = original / (u . W v): any multiple of the weight gives it back once divided by its own sigma.
-            state[f"{official}.weight_orig"] = module.weight.detach() * torch.dot(u, flat @ v)
+            state[f"{official}.weight_orig"] = 3 * module.weight.detach()
         elif isinstance(module, AdaptiveBatchNorm | AdaptiveSpade):
             state |= {f"{official}.norm_layer.{k}": v for k, v in module.stats.state_dict().items()}
             if isinstance(module, AdaptiveSpade):

@@ -18,6 +18,8 @@ from mobile_avatar.models.bilayer.official_runs import BASE_NETWORKS, find_runs,
 from mobile_avatar.models.bilayer.spectral import add_spectral_norm
 
 EMBEDDING, TEXTURE, LAYER, IMAGE, SCORE = 1e-6, 1e-5, 1e-5, 5e-4, 5e-5
+# Four updates bring the texture to +-5, and the official code's own rounding there is 8e-6 (meta.json).
+UPDATED = 2e-5
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_inference_case(golden, imported, name, masks):
 
     updated = model.update_texture(person, case["in.source_imgs"], case["in.source_poses"], 4)[-1]
     stored = case["out.pred_enh_tex_hf_rgbs"]
-    assert_near(updated.repeat_interleave(stored.shape[1], 0), stored, TEXTURE)
+    assert_near(updated.repeat_interleave(stored.shape[1], 0), stored, UPDATED)
     hf = warp(updated.repeat_interleave(frames, 0), target.uv(), align_corners=False)
     assert_near(hf, case["out.pred_enh_target_delta_hf_rgbs"], IMAGE)
     assert_near(masked(lf + hf, mask), case["out.pred_enh_target_imgs"], IMAGE)
