@@ -5,6 +5,7 @@ Losses follow section 4 of the thesis where no downloaded network is needed; the
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,12 +25,18 @@ from mobile_avatar.training.sheet import write_sheet
 STANDING_BATCHES = 40
 MOMENTUM = 0.1  # the official 1.0 makes every picture taken during training depend on a single batch
 UPDATE_STEPS = 4
+LOW = 8  # pixels over which the goal of the low-frequency layer is averaged
 
 
-def train_base(options: TrainOptions, folder: Path, resume: bool) -> BilayerModel:
-    """Train everything but the updater; returns the averaged model in eval mode with standing statistics."""
+def train_base(
+    options: TrainOptions, folder: Path, resume: bool, start: BilayerModel | None = None
+) -> BilayerModel:
+    """Train everything but the updater; returns the averaged model in eval mode with standing statistics.
+
+    `start` goes on from an earlier model instead of random weights.
+    """
     torch.manual_seed(options.seed)
-    model = BilayerModel(PRESETS[options.preset]).to(options.device)
+    model = (start or BilayerModel(PRESETS[options.preset])).to(options.device)
     model.texture_updater.requires_grad_(False)
     if options.spectral_norm:
         add_spectral_norm(model)
@@ -43,7 +50,7 @@ def train_base(options: TrainOptions, folder: Path, resume: bool) -> BilayerMode
     def compute() -> dict[str, Tensor]:
         clips = pool.sample(run.generator, options.batch_size, options.targets + 1, options.device)
         with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=options.bf16):
-            return base_losses(model, clips, decay=1 - run.step / options.steps)
+            return base_losses(model, clips)
 
     def sheet(path: Path) -> None:
         model.eval()
@@ -56,22 +63,27 @@ def train_base(options: TrainOptions, folder: Path, resume: bool) -> BilayerMode
     return resolve_spectral_norm(model.eval())
 
 
-def base_losses(model: BilayerModel, clips: Clips, decay: float) -> dict[str, Tensor]:
+def base_losses(model: BilayerModel, clips: Clips) -> dict[str, Tensor]:
     """Losses of one step: frame 0 of each clip is the source, all frames are driven.
 
-    `decay` (1 -> 0) scales the warp regulariser, which keeps the early warp near the identity.
+    Synthetic frames know where each pixel lies in the texture, so the warp is supervised directly; without that, it
+    has to be discovered through the images, which takes many times as long.
     """
     person, layers = _forward(model, clips)
     goal_mask = clips.masks.flatten(0, 1)
     goal = masked(clips.images.flatten(0, 1), goal_mask)
-    # The low-frequency layer is held back from the detail loss, so detail has to come through the texture.
-    detail = model.unmasked(layers._replace(lf=layers.lf.detach()), person.texture)
+    blurred = F.interpolate(F.avg_pool2d(goal, LOW), scale_factor=float(LOW), mode="bilinear")
     losses = {
-        "structural": structural_loss(masked(detail, goal_mask), goal),
-        "lf": F.l1_loss(masked(layers.lf, goal_mask), goal),
+        "structural": structural_loss(masked(model.unmasked(layers, person.texture), goal_mask), goal),
+        "lf": 0.3 * F.l1_loss(masked(layers.lf, goal_mask), blurred),
         "mask": F.binary_cross_entropy_with_logits(layers.logits, goal_mask),
-        "warp": layers.delta.abs().mean() * 0.2 * decay + total_variation(layers.delta) * 0.5,
+        "smooth": 0.1 * total_variation(layers.delta),
     }
+    if clips.texture_uv is not None:
+        known = clips.texture_uv.flatten(0, 1)
+        seen = ~known.isnan()
+        error = (layers.uv().permute(0, 3, 1, 2) - known.nan_to_num()).abs() * seen
+        losses["uv"] = 4 * error.sum() / seen.sum()
     return losses | {"total": sum(losses.values())}
 
 
@@ -123,7 +135,7 @@ def recolour(clips: Clips) -> Clips:
     shift = 0.2 * torch.randn(b, 1, 3, 1, 1, device=device)
     gain = torch.empty(b, 1, 1, 1, 1, device=device).uniform_(0.6, 1.3)
     images = torch.einsum("bij,bnjhw->bnihw", matrix, clips.images) * gain + shift
-    return Clips(images.clamp(-1, 1), clips.masks, clips.keypoints)
+    return replace(clips, images=images.clamp(-1, 1))
 
 
 @torch.no_grad()
@@ -160,4 +172,4 @@ def _held_out(options: TrainOptions, pool: FramePool) -> Clips:
     from mobile_avatar.data.synthetic import SyntheticHeads
 
     batch = SyntheticHeads(pool.spec.image_size, "test").sample([0, 1, 2, 3], 4, device=options.device)
-    return Clips(batch.images, batch.masks, batch.keypoints)
+    return Clips(batch.images, batch.masks, batch.keypoints, batch.texture_uv)

@@ -36,10 +36,12 @@ class Clips:
     """(b, n, 1, S, S) float32 in [0, 1]."""
     keypoints: Tensor
     """(b, n, 136) float32 in [-1, 1]."""
+    texture_uv: Tensor | None = None
+    """(b, n, 2, S, S) float32: where each pixel lies in the person's texture, NaN off the person; None if unknown."""
 
 
 class FramePool:
-    """Memory-mapped frames; filling it can be interrupted and goes on where it stopped."""
+    """Memory-mapped frames; filling can be interrupted and goes on where it stopped."""
 
     def __init__(self, folder: Path, spec: PoolSpec) -> None:
         self.folder, self.spec = Path(folder), spec
@@ -51,6 +53,7 @@ class FramePool:
         self.images = self._array("images", (n, f, 3, s, s), np.uint8)
         self.masks = self._array("masks", (n, f, 1, s, s), np.uint8)
         self.keypoints = self._array("keypoints", (n, f, 136), np.float32)
+        self.texture_uv = self._array("texture_uv", (n, f, 2, s, s), np.float16)
         self.done = json.loads(stored.read_text())["done"] if stored.exists() else 0
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
@@ -67,6 +70,7 @@ class FramePool:
             self.images[self.done : stop] = _to_bytes((batch.images + 1) / 2)
             self.masks[self.done : stop] = _to_bytes(batch.masks)
             self.keypoints[self.done : stop] = batch.keypoints.cpu().numpy()
+            self.texture_uv[self.done : stop] = batch.texture_uv.cpu().numpy()
             bar.update(stop - self.done)
             self.done = stop
             state = {"spec": asdict(self.spec), "done": self.done}
@@ -83,7 +87,7 @@ class FramePool:
             return torch.from_numpy(array[index]).to(device)
 
         images, masks = take(self.images).float() / 127.5 - 1, take(self.masks).float() / 255
-        return Clips(images, masks, take(self.keypoints))
+        return Clips(images, masks, take(self.keypoints), take(self.texture_uv).float())
 
 
 def _to_bytes(values: Tensor) -> np.ndarray:

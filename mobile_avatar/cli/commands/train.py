@@ -11,7 +11,7 @@ from mobile_avatar.cli.common import say
 @click.argument("stage", type=click.Choice(["bilayer", "updater"]))
 @click.option("--data", default="synthetic", show_default=True, help="Only `synthetic` for now.")
 @click.option("--run", "run_dir", required=True, type=click.Path(path_type=Path), help="Run folder.")
-@click.option("--weights", type=click.Path(path_type=Path), help="updater: weights of the finished base stage.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Start from these; the updater needs its base.")
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint.")
 @click.option("--preset", type=click.Choice(["compact", "quarter", "medium", "full"]))
 @click.option("--steps", type=click.IntRange(1))
@@ -35,7 +35,8 @@ def command(stage, data, run_dir, weights, resume, **overrides):
         "trained_on": f"synthetic heads only, {options.identities} identities x {options.frames} frames",
     }
     if stage == "bilayer":
-        model = train_base(options, run_dir, resume)
+        start = load_weights(weights)[0] if weights else None
+        model = train_base(options, run_dir, resume, start)
     else:
         if weights is None:
             raise click.UsageError("the updater stage needs --weights of the base stage")

@@ -3,7 +3,7 @@
 Everything is element-wise over the frames (no matrix products), so a frame's values do not depend on its batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import pi
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .expression import EXPRESSION_FIELDS, Frames
+from .expression import EXPRESSION_FIELDS, Frames, neutral_frames
 from .features import INNER, keypoint_charts, layout, lip_curves
 from .identity import SHAPE_FIELDS, Identity
 from .template import CENTRE, COLUMNS, ROWS, directions, template
@@ -19,6 +19,7 @@ from .template import CENTRE, COLUMNS, ROWS, directions, template
 HINGE = (0.45, -1.0)  # y, z of the jaw's axis
 PIVOT = (0.0, 1.1, -1.25)  # the head turns about this point of the neck
 JAW_ANGLE = 0.34
+HOME_JAW = 0.5  # how far the mouth is open in the texture that unwraps a person
 DISTANCE = 15.0  # of the camera, from the origin
 HAIR_SHAPE, BUST_SHAPE, EAR_SHAPE = (48, 161), (40, 49), (15, 20)  # rows, columns of the meshes
 # Where short hair ends, by |azimuth|: forehead, temple, sideburn, over the ear, nape.
@@ -303,3 +304,25 @@ def build_scene(identity: Identity, frames: Frames) -> Scene:
     lips = sample_surface(moved, key_chart[:, [62, 66]])
     _, dy, dz = (lips[:, 1] - lips[:, 0]).unbind(-1)
     return Scene(layers, keypoints, torch.sqrt(dy * dy + dz * dz + 1e-12))
+
+
+def texture_home(identity: Identity) -> dict[str, Tensor]:
+    """Where every vertex of a person lies in a texture that unwraps them, (n, rows, columns, 2) in [-1, 1] by layer.
+
+    The head with its hair and ears is unrolled around its vertical axis, mouth half open so that its inside has room
+    of its own; neck and shoulders are seen from the front in a band below. It depends on the person's shape alone, so
+    one texel is one spot of skin, hair or cloth in every frame.
+    """
+    n = identity.skin.shape[0]
+    frames = neutral_frames(n).to(identity.skin.device)
+    scene = build_scene(identity, replace(frames, jaw=torch.full_like(frames.jaw, HOME_JAW)))
+    homes = {}
+    for name, grid in scene.layers.items():
+        x, y, z = grid.points.unbind(-1)
+        if name == "bust":
+            homes[name] = torch.stack((x / 3.9, 0.72 + 0.26 * (y - 1.8) / 1.5), dim=-1)
+        else:
+            turn = torch.atan2(x, z - CENTRE[2]) / pi
+            across = turn * (1.5 - 0.5 * turn.abs())  # the front gets more room than the back
+            homes[name] = torch.stack((across, (y - 0.1) / 3.6 - 0.1), dim=-1)
+    return homes

@@ -22,11 +22,14 @@ class HeadBatch:
     images: (b, frames, 3, S, S) float32 RGB in [-1, 1], with background
     masks: (b, frames, 1, S, S) float32 in [0, 1], 1 = person
     keypoints: (b, frames, 136) float32, iBUG order x0, y0, x1, ...; the picture spans [-1, 1], x right, y down
+    texture_uv: (b, frames, 2, S, S) float32, where each pixel's surface lies in the person's unwrapped texture,
+        [-1, 1], channel 0 is x; NaN where the background is seen
     """
 
     images: Tensor
     masks: Tensor
     keypoints: Tensor
+    texture_uv: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class SyntheticHeads:
         images = torch.empty(count, 3, size, size, device=device)
         masks = torch.empty(count, 1, size, size, device=device)
         keypoints = torch.empty(count, 136, device=device)
+        texture_uv = torch.empty(count, 2, size, size, device=device)
         step = 1 if device.type == "cpu" else max(1, CHUNK_PIXELS // (size * size))
         for start in range(0, count, step):
             part = slice(start, start + step)
@@ -77,7 +81,11 @@ class SyntheticHeads:
                 people.take(person[part]), moments.take(torch.arange(count, device=device)[part]), size
             )
             images[part], masks[part], keypoints[part] = drawn.images, drawn.masks, drawn.keypoints
+            texture_uv[part] = drawn.texture_uv
         shape = (len(identity_seeds), frames)
         return HeadBatch(
-            images.view(*shape, 3, size, size), masks.view(*shape, 1, size, size), keypoints.view(*shape, 136)
+            images.view(*shape, 3, size, size),
+            masks.view(*shape, 1, size, size),
+            keypoints.view(*shape, 136),
+            texture_uv.view(*shape, 2, size, size),
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import paint
 from .expression import Frames
-from .geometry import BUST_SHAPE, EAR_SHAPE, HAIR_SHAPE, Scene, build_scene, project
+from .geometry import BUST_SHAPE, EAR_SHAPE, HAIR_SHAPE, Scene, build_scene, project, texture_home
 from .identity import Identity
 from .raster import grid_triangles, rasterize
 from .template import COLUMNS, ROWS, template
@@ -45,11 +45,14 @@ LAYERS = {
 
 @dataclass(frozen=True)
 class Rendered:
-    """images (n, 3, S, S) in [-1, 1]; masks (n, 1, S, S) in [0, 1]; keypoints (n, 136), the picture spans [-1, 1]."""
+    """images (n, 3, S, S) in [-1, 1]; masks (n, 1, S, S) in [0, 1]; keypoints (n, 136), the picture spans [-1, 1];
+    texture_uv (n, 2, S, S): where a pixel's surface lies in the unwrapped texture (`texture_home`), NaN off the person.
+    """
 
     images: Tensor
     masks: Tensor
     keypoints: Tensor
+    texture_uv: Tensor
 
 
 @lru_cache(maxsize=8)
@@ -115,8 +118,8 @@ def _light(albedo: Tensor, gloss: Tensor, shade: Tensor, normal: Tensor, light: 
 
 def _foreground(
     scene: Scene, identity: Identity, frames: Frames, centre: Tensor, half: Tensor, size: int
-) -> tuple[Tensor, Tensor]:
-    """Premultiplied colour (n, 3, size, size) and coverage (n, 1, size, size)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Premultiplied colour (n, 3, size, size), coverage (n, 1, size, size), texture position (n, 2, size, size)."""
     device = centre.device
     n = centre.shape[0]
     name_of = list(LAYERS)
@@ -130,7 +133,9 @@ def _foreground(
     screen = ((project(points) - centre[:, None]) / half[:, None, None] + 1) * (size / 2)
     pixel, corner, weight = rasterize(screen, points[..., 2], triangles, culled, size)
 
-    table = torch.cat((charts, normals, hollow[..., None]), dim=-1).reshape(-1, 6)
+    home = texture_home(identity)
+    homes = torch.cat([home[name].reshape(n, -1, 2) for name in name_of], dim=1)
+    table = torch.cat((charts, normals, hollow[..., None], homes), dim=-1).reshape(-1, 8)
     w0, w1, w2 = weight.unbind(-1)
     value = table[corner[:, 0]] * w0[:, None] + table[corner[:, 1]] * w1[:, None] + table[corner[:, 2]] * w2[:, None]
     frame = pixel // (size * size)
@@ -154,7 +159,9 @@ def _foreground(
         colour = _light(albedo, gloss, shade * v[:, 5], normal, who.light)
         canvas[pixel[chosen]] = torch.cat((colour, torch.ones_like(colour[:, :1])), dim=-1)
     canvas = canvas.view(n, size, size, 4).permute(0, 3, 1, 2)
-    return canvas[:, :3], canvas[:, 3:]
+    texture_uv = torch.full((n * size * size, 2), torch.nan, device=device)
+    texture_uv[pixel] = value[:, 6:8]
+    return canvas[:, :3], canvas[:, 3:], texture_uv.view(n, size, size, 2).permute(0, 3, 1, 2)
 
 
 def _background(identity: Identity, size: int) -> Tensor:
@@ -206,8 +213,9 @@ def render_heads(identity: Identity, frames: Frames, size: int) -> Rendered:
     flat = project(scene.keypoints)
     centre, half = window(flat, frames.camera)
     keypoints = ((flat - centre[:, None]) / half[:, None, None]).reshape(-1, 136)
-    colour, cover = _foreground(scene, identity, frames, centre, half, size * SUPERSAMPLING)
+    colour, cover, texture_uv = _foreground(scene, identity, frames, centre, half, size * SUPERSAMPLING)
     colour, cover = F.avg_pool2d(colour, SUPERSAMPLING), F.avg_pool2d(cover, SUPERSAMPLING)
     image = colour + _background(identity, size) * (1 - cover)
     image = (image + _sensor_noise(frames.noise, frames.level, size)).clamp(0, 1) * 2 - 1
-    return Rendered(image, cover, keypoints)
+    # Positions cannot be averaged across an outline: take one sample of each pixel.
+    return Rendered(image, cover, keypoints, texture_uv[..., ::SUPERSAMPLING, ::SUPERSAMPLING])
