@@ -63,7 +63,7 @@ class Avatar:
     def render(self, keypoints: Tensor) -> Rendered:
         """Keypoints (N, 136) in [-1, 1] -> all layers and the composited image."""
         delta, lf, mask = self.generator(keypoints)
-        uv = pixel_grid(delta) + delta
+        uv = pixel_grid(self.size, delta.device) + delta
         texture = self.texture.expand(keypoints.shape[0], -1, -1, -1)
         hf = warp(texture, uv.permute(0, 2, 3, 1), self.config.align_corners)
         return Rendered(uv, lf, hf, mask, masked(lf + hf, mask))

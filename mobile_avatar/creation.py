@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from mobile_avatar.avatar import Avatar, Rendered
-from mobile_avatar.images import read_photo
+from mobile_avatar.images import read_photo, to_uint8
 from mobile_avatar.keypoints.models import TrackerModels
 from mobile_avatar.keypoints.prepare import prepare_photo
 from mobile_avatar.models.bilayer.fold import fold
 from mobile_avatar.models.bilayer.inference_generator import masked, warp
 from mobile_avatar.models.bilayer.model import BilayerModel
-from mobile_avatar.rendering.composite import to_rgb8
 from mobile_avatar.rendering.contact_sheet import contact_sheet
 
 REFINE_RATE = 0.03
@@ -144,4 +143,4 @@ def write_contact_sheet(created: Created, source: Source, path: Path) -> None:
         ("texture", created.avatar.texture[0]),
         ("mask", masks[1:].expand(3, -1, -1)),
     ]
-    contact_sheet([(label, to_rgb8(image.permute(1, 2, 0).numpy())) for label, image in cells], 4, path)
+    contact_sheet([(label, to_uint8(image)) for label, image in cells], 4, path)

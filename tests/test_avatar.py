@@ -66,7 +66,9 @@ def test_a_saved_avatar_comes_back(created, tmp_path):
     assert (loaded.config, loaded.facts) == (created.avatar.config, {"license": "test"})
     assert torch.equal(loaded.source_keypoints, created.avatar.source_keypoints)
     stored = load_file(path)
-    assert not any(value.shape[-2:] == (64, 64) and key != "texture" for key, value in stored.items()), "no photo inside"
+    assert not any(value.shape[-2:] == (64, 64) and key != "texture" for key, value in stored.items()), (
+        "no photo inside"
+    )
 
 
 def test_facts_hold_hashes_not_the_photo(tmp_path):

@@ -8,13 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobile_avatar.models.bilayer.folded import FoldedGenerator
-
-
-def identity_grid(size: int) -> Tensor:
-    """Pixel centres (2j + 1) / S - 1 as (1, 2, S, S), channel 0 is x, channel 1 is y."""
-    line = (2 * torch.arange(size, dtype=torch.float32) + 1) / size - 1
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    return torch.stack([x, y])[None]
+from mobile_avatar.models.bilayer.inference_generator import pixel_grid
 
 
 class DeploymentGraph(nn.Module):
@@ -25,7 +19,7 @@ class DeploymentGraph(nn.Module):
         self.generator = generator
         self.align_corners = generator.config.align_corners
         self.channels_last = layout == "NHWC"
-        self.register_buffer("grid", identity_grid(generator.config.image_size))
+        self.register_buffer("grid", pixel_grid(generator.config.image_size))
         self.register_buffer("texture", texture)
 
     def layers(self, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:

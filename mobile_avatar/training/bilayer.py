@@ -16,6 +16,7 @@ from mobile_avatar.keypoints.landmark_image import draw_landmarks_batched
 from mobile_avatar.models.bilayer.config import PRESETS
 from mobile_avatar.models.bilayer.inference_generator import masked
 from mobile_avatar.models.bilayer.model import BilayerModel
+from mobile_avatar.models.bilayer.projector import Projector
 from mobile_avatar.models.bilayer.spectral import add_spectral_norm, resolve_spectral_norm
 from mobile_avatar.training.losses import structural_loss, total_variation
 from mobile_avatar.training.pool import Clips, FramePool, PoolSpec
@@ -25,12 +26,13 @@ from mobile_avatar.training.sheet import write_sheet
 STANDING_BATCHES = 40
 MOMENTUM = 0.1  # the official 1.0 makes every picture taken during training depend on a single batch
 UPDATE_STEPS = 4
+PROJECTOR_RATE = (
+    0.1  # projectors read every pixel of an embedding sixteen times over, so their steps are as much larger
+)
 LOW = 8  # pixels over which the goal of the low-frequency layer is averaged
 
 
-def train_base(
-    options: TrainOptions, folder: Path, resume: bool, start: BilayerModel | None = None
-) -> BilayerModel:
+def train_base(options: TrainOptions, folder: Path, resume: bool, start: BilayerModel | None = None) -> BilayerModel:
     """Train everything but the updater; returns the averaged model in eval mode with standing statistics.
 
     `start` goes on from an earlier model instead of random weights.
@@ -44,7 +46,8 @@ def train_base(
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = MOMENTUM
     pool = _pool(options, folder)
-    run = Run(folder, options, model, model, resume)
+    rates = [(part, PROJECTOR_RATE if isinstance(part, Projector) else 1.0) for part in model.children()]
+    run = Run(folder, options, model, rates, resume)
     model.to(memory_format=torch.channels_last).train()
 
     def compute() -> dict[str, Tensor]:
@@ -59,7 +62,9 @@ def train_base(
 
     run.loop(compute, sheet)
     model.load_state_dict(run.averaged())
-    standing_statistics(model, lambda: _forward(model, pool.sample(run.generator, options.batch_size, 4)))
+    standing_statistics(
+        model, lambda: _forward(model, pool.sample(run.generator, options.batch_size, options.targets + 1))
+    )
     return resolve_spectral_norm(model.eval())
 
 
@@ -93,7 +98,7 @@ def train_updater(options: TrainOptions, folder: Path, model: BilayerModel, resu
     model = model.to(options.device).eval().requires_grad_(False)
     updater = model.texture_updater.requires_grad_(True)
     pool = _pool(options, folder)
-    run = Run(folder, options, updater, updater, resume)
+    run = Run(folder, options, updater, [(updater, 1.0)], resume)
 
     def compute() -> dict[str, Tensor]:
         clips = pool.sample(run.generator, options.batch_size, options.targets + 1, options.device)

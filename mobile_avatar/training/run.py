@@ -52,10 +52,14 @@ class TrainOptions:
 class Run:
     """Steps through a loop, writing metrics, sheets and checkpoints; `--resume` goes on from the last checkpoint."""
 
-    def __init__(self, folder: Path, options: TrainOptions, model: nn.Module, trained: nn.Module, resume: bool) -> None:
+    def __init__(
+        self, folder: Path, options: TrainOptions, model: nn.Module, rates: list[tuple[nn.Module, float]], resume: bool
+    ) -> None:
+        """`rates` lists the trained modules with the factor on the learning rate of each."""
         self.folder, self.options, self.model = Path(folder), options, model
-        self.trained = trained
-        self.optimizer = torch.optim.Adam(trained.parameters(), lr=options.lr, betas=(0.5, 0.999), eps=1e-7)
+        self.trained = [parameter for module, _ in rates for parameter in module.parameters()]
+        groups = [{"params": module.parameters(), "factor": factor} for module, factor in rates]
+        self.optimizer = torch.optim.Adam(groups, lr=options.lr, eps=1e-7)
         self.generator = np.random.default_rng(options.seed)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.step = 0
@@ -82,7 +86,7 @@ class Run:
                     )
                 self.optimizer.zero_grad(set_to_none=True)
                 losses["total"].backward()
-                nn.utils.clip_grad_norm_(self.trained.parameters(), CLIP_NORM)
+                nn.utils.clip_grad_norm_(self.trained, CLIP_NORM)
                 self.optimizer.step()
                 self.step += 1
                 self._follow()
@@ -105,8 +109,9 @@ class Run:
     def _set_rate(self) -> None:
         done = self.step / self.options.steps
         warm = min(1.0, (self.step + 1) / 100)
+        rate = self.options.lr * warm * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.lr * warm * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
+            group["lr"] = rate * group["factor"]
 
     def _follow(self) -> None:
         keep = min(0.995, self.step / (self.step + 20))

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import torch
-from PIL import Image
-from torch import Tensor
 
-from mobile_avatar.files import replace_file
+from mobile_avatar.images import to_uint8, write_png
 from mobile_avatar.keypoints.landmark_image import draw_landmarks_batched
 from mobile_avatar.models.bilayer.inference_generator import masked
 from mobile_avatar.models.bilayer.model import BilayerModel
@@ -32,10 +30,4 @@ def write_sheet(path: Path, model: BilayerModel, clips: Clips, update_steps: int
         for j in range(1, shape[1]):
             cells += [landmarks[i, j], goal[i, j], lf[i, j], result[i, j]]
         rows.append(torch.cat(cells, dim=2))
-    with replace_file(path) as temporary:
-        Image.fromarray(to_bytes(torch.cat(rows, dim=1))).save(temporary)
-
-
-def to_bytes(image: Tensor):
-    """(3, H, W) in [-1, 1] -> (H, W, 3) uint8."""
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    write_png(path, to_uint8(torch.cat(rows, dim=1)))

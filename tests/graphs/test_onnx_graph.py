@@ -7,7 +7,8 @@ from onnx import TensorProto
 from torch import nn
 
 from mobile_avatar.errors import CheckFailed
-from mobile_avatar.graphs.deployment import WARPS, identity_grid
+from mobile_avatar.graphs.deployment import WARPS
+from mobile_avatar.models.bilayer.inference_generator import pixel_grid
 from mobile_avatar.graphs.onnx_graph import OPSET, count, simplify, to_fp16, to_onnx
 from mobile_avatar.graphs.onnx_runtime import load_onnxruntime
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec, graph_spec
@@ -146,7 +147,7 @@ def test_half_precision_rounds_no_coordinates():
     # would be off by up to 2.4e-4 and, at 64 px, mix neighbouring texels.
     keypoints = torch.zeros(1, 136)
     half = to_fp16(to_onnx(*make_graph("split", heads=0.0)))
-    np.testing.assert_array_equal(run(half, keypoints)[0], identity_grid(64).numpy())
+    np.testing.assert_array_equal(run(half, keypoints)[0], pixel_grid(64).numpy())
     module, spec = make_graph("native", heads=0.0)
     image = run(to_fp16(to_onnx(module, spec)), keypoints)[0]
     np.testing.assert_allclose(image, module.texture.numpy() * 0.5 - 0.5, atol=1e-5)

@@ -28,8 +28,8 @@ def command(avatar, demo, keypoints, video, fps, landmarks, output, tracker_mode
 
     from mobile_avatar.avatar import Avatar
     from mobile_avatar.files import check_output
+    from mobile_avatar.images import to_uint8
     from mobile_avatar.rendering.animate import animate, check_film
-    from mobile_avatar.rendering.composite import to_rgb8
     from mobile_avatar.rendering.tracks import demo_track
 
     if sum(map(bool, (demo, keypoints, video))) > 1:
@@ -57,8 +57,7 @@ def command(avatar, demo, keypoints, video, fps, landmarks, output, tracker_mode
         track = demo_track(round(DEMO_SECONDS * rate), rate, neutral=person.source_keypoints.numpy())
 
     def render(points: np.ndarray) -> np.ndarray:
-        image = person.render(torch.from_numpy(points)[None]).image[0]
-        return to_rgb8(image.permute(1, 2, 0).numpy())
+        return to_uint8(person.render(torch.from_numpy(points)[None]).image[0])
 
     animate(render, track, output, fps or DEMO_FPS, landmarks=landmarks, contact_sheet=sheet)
     if as_json:

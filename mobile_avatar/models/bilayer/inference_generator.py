@@ -23,7 +23,7 @@ class Layers(NamedTuple):
 
     def uv(self) -> Tensor:
         """(N, S, S, 2): where each pixel reads the texture, in grid_sample's convention."""
-        return (pixel_grid(self.delta) + self.delta).permute(0, 2, 3, 1)
+        return (pixel_grid(self.delta.shape[-1], self.delta.device) + self.delta).permute(0, 2, 3, 1)
 
     def mask(self) -> Tensor:
         """(N, 1, S, S) in [0, 1]."""
@@ -50,10 +50,9 @@ class InferenceGenerator(nn.Module):
         return Layers(torch.tanh(self.uv_head(x)), torch.tanh(self.lf_head(x)), self.mask_head(x))
 
 
-def pixel_grid(like: Tensor) -> Tensor:
+def pixel_grid(size: int, device: torch.device | None = None) -> Tensor:
     """Pixel centres (2j + 1) / S - 1 as (1, 2, S, S), channel 0 is x."""
-    size = like.shape[-1]
-    line = (2 * torch.arange(size, dtype=torch.float32, device=like.device) + 1) / size - 1
+    line = (2 * torch.arange(size, dtype=torch.float32, device=device) + 1) / size - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y])[None]
 
