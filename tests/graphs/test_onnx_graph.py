@@ -8,12 +8,12 @@ from torch import nn
 
 from mobile_avatar.errors import CheckFailed
 from mobile_avatar.graphs.deployment import WARPS
-from mobile_avatar.models.bilayer.inference_generator import pixel_grid
 from mobile_avatar.graphs.onnx_graph import OPSET, count, simplify, to_fp16, to_onnx
 from mobile_avatar.graphs.onnx_runtime import load_onnxruntime
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec, graph_spec
 from mobile_avatar.models.bilayer.config import PRESETS, BilayerConfig
 from mobile_avatar.models.bilayer.folded import FoldedGenerator
+from mobile_avatar.models.bilayer.inference_generator import pixel_grid
 
 SMALL = BilayerConfig(image_size=64, inf_channels=8, inf_max_channels=32, pose_channels=32, enh_bottleneck=32)
 
