@@ -39,7 +39,7 @@ def check_output(path: Path, force: bool) -> None:
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path with the same suffix beside `path`; on success it takes the place of `path`."""
     path = Path(path)
-    _make_parent(path)
+    made = _make_parent(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.absolute().parent)
     os.close(handle)
     temporary = Path(name)
@@ -50,6 +50,7 @@ def replace_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        _remove_empty(made)
 
 
 @contextlib.contextmanager
@@ -60,7 +61,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
     either the whole old folder or the whole new one.
     """
     path = Path(path)
-    _make_parent(path)
+    made = _make_parent(path)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
     try:
         yield temporary
@@ -74,6 +75,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        _remove_empty(made)
 
 
 def sha256(path: Path) -> str:
@@ -91,11 +93,22 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _make_parent(path: Path) -> None:
+def _make_parent(path: Path) -> list[Path]:
+    """Make the folder that `path` goes into; returns the folders that were not there before, deepest first."""
+    parent = path.absolute().parent
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{path} cannot be written ({error.strerror}); choose another output") from error
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders that were made for an output that did not come; those that hold something stay."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _umask() -> int:

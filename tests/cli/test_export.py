@@ -99,6 +99,9 @@ def test_corrupted_weights_fail_verification(bundles, target, capfd, tmp_path):
     middle = len(content) // 2 & ~3
     content[middle : middle + 64] = b"\x00\x7b" * 32  # 57344 in FP16
     path.write_bytes(content)
+    done = run(capfd, "verify", folder)
+    assert done.code == 1
+    assert f"{entry['path']} differs from what was exported, so it was not executed" in done.sentence
     entry["sha256"] = sha256(path)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     done = run(capfd, "verify", folder)
@@ -153,6 +156,7 @@ def test_gather(capfd, tmp_path):
         (["none.avatar", "--target", "onnx"], "none.avatar does not exist"),
         ([], "pass --target or --device"),
         (["--target", "onnx", "--output", "/proc/nowhere/x"], "/proc/nowhere/x cannot be written"),
+        (["--target", "snpe", "--soc", "abacus"], "abacus"),
     ],
 )
 def test_wrong_usage(capfd, tmp_path, monkeypatch, arguments, words):
@@ -161,6 +165,15 @@ def test_wrong_usage(capfd, tmp_path, monkeypatch, arguments, words):
     assert done.code == 2
     assert words in done.sentence
     assert done.out == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_sdk_is_exit_code_three(capfd, tmp_path, monkeypatch):
+    for name in ("QAIRT_SDK_ROOT", "QNN_SDK_ROOT", "SNPE_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    done = run(capfd, "export", "--target", "snpe", "--converter", "sdk", "-o", tmp_path / "b")
+    assert done.code == 3
+    assert "QAIRT_SDK_ROOT" in done.sentence
     assert os.listdir(tmp_path) == []
 
 

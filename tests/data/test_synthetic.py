@@ -274,3 +274,21 @@ def test_bad_requests_are_refused():
         SyntheticHeads(64).sample([], 1)
     with pytest.raises(BadInput, match="at least one"):
         SyntheticHeads(64).sample([1], 0)
+
+
+def test_a_texel_is_one_spot_of_the_person():
+    """The nose's tip, a mouth corner and an eye corner lie at the same place of the texture in every frame."""
+    batch = SyntheticHeads(64, "test").sample([2, 3], 6)
+    on_person = ~batch.texture_uv[:, :, 0].isnan()
+    assert (on_person == ~batch.texture_uv[:, :, 1].isnan()).all()
+    assert (batch.masks[:, :, 0][on_person] > 0).all()
+    assert (batch.masks[:, :, 0] > 0.9)[~on_person].float().mean() < 0.01
+    points = batch.keypoints.view(2, 6, 68, 2)[:, :, [30, 48, 39]]
+    pixels = ((points + 1) * 32).long().clamp(0, 63)
+    for person in range(2):
+        spots = torch.stack([batch.texture_uv[person, f, :, y, x] for f in range(6) for x, y in pixels[person, f]])
+        spots = spots.view(6, 3, 2)
+        assert not spots.isnan().any()
+        spread = (spots - spots.median(0).values).abs().median(0).values
+        assert (spread < 0.06).all(), spread
+        assert (spots.median(0).values - spots.median(0).values.flip(0)).abs().max() > 0.1
