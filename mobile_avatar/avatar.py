@@ -18,6 +18,7 @@ from mobile_avatar.models.bilayer.weights import load_state, read_safetensors
 
 FORMAT = "mobile-avatar"
 VERSION = 1
+UNKNOWN_LICENSE = "unknown: ask whoever gave you the weights"
 REMEDY = "make one with `mobile-avatar create PHOTO -o me.avatar`"
 
 
@@ -102,6 +103,7 @@ class Avatar:
         load_state(generator, {key.removeprefix("generator."): value for key, value in state.items()}, path)
         for key in ("format", "version", "mask", "synthetic_media"):
             metadata.pop(key, None)
+        metadata.setdefault("license", UNKNOWN_LICENSE)
         return cls(generator, texture.float(), points.float(), metadata)
 
     def describe(self) -> dict:
@@ -113,7 +115,7 @@ def avatar_facts(weights: Path, weights_facts: dict[str, str], photo: Path | Non
     """Metadata of a new avatar: hashes of what it was made from, never the photo itself."""
     facts = {
         "weights_sha256": sha256(weights),
-        "license": weights_facts.get("license", "unknown: ask whoever gave you the weights"),
+        "license": weights_facts.get("license", UNKNOWN_LICENSE),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     return facts | ({"photo_sha256": sha256(photo)} if photo else {})

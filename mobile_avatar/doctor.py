@@ -2,14 +2,15 @@
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mobile_avatar.errors import MissingTool
 from mobile_avatar.exporters.registry import Target, targets
+from mobile_avatar.exporters.targets.snpe import find_sdk_converter
 from mobile_avatar.keypoints.models import cached_models
 
 PIP_NAMES = {
@@ -20,7 +21,6 @@ PIP_NAMES = {
     "qai_hub": "qai-hub",
 }
 LINUX_ONLY = ("litert_torch", "ai_edge_quantizer", "onnxruntime_qnn")
-SDK_VARIABLES = ("QAIRT_SDK_ROOT", "QNN_SDK_ROOT", "SNPE_ROOT")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at packages, tools and accounts; imports none of the heavy packages."""
+    """Look at packages, tools and accounts; imports none of the converters."""
     rows = [_target(target) for target in targets().values()]
     return [*rows, *_machine()]
 
@@ -58,7 +58,7 @@ def _target(target: Target) -> Finding:
         here = f"{platform.system()} on {platform.machine()}"
         remedy = f"{names} exists for Linux on x86-64 only (this is {here}): export there"
     else:
-        remedy = f"pip install {' '.join(map(_pip, missing))}"
+        remedy = f"pip install {' '.join(map(_pip, missing))}" if missing else ""
     return Finding(f"target {target.name}", not missing, versions or "not installed", cost, remedy)
 
 
@@ -79,11 +79,22 @@ def _machine() -> Iterator[Finding]:
         "create and animate --video fetch them on first use",
         "needs pip once, or pass --tracker-models DIR (docs/create.md)",
     )
-    sdk = next((os.environ[name] for name in SDK_VARIABLES if os.environ.get(name)), None)
+    tracker = importlib.util.find_spec("ai_edge_litert") is not None
+    yield Finding(
+        "face tracker",
+        tracker,
+        f"ai-edge-litert {_version('ai_edge_litert')}" if tracker else "ai-edge-litert is not installed",
+        "create and animate --video cannot find faces",
+        "pip install ai-edge-litert" if platform.system() != "Windows" else "there is no build for Windows: use WSL",
+    )
+    try:
+        sdk, state = True, str(find_sdk_converter())
+    except MissingTool as error:
+        sdk, state = False, str(error).partition(":")[0]
     yield Finding(
         "Qualcomm SDK",
-        bool(sdk and Path(sdk).is_dir()),
-        sdk or "not set",
+        sdk,
+        state,
         "`--converter sdk` and runs on a phone; the package's own converter works without it",
         "install Qualcomm AI Runtime and set QAIRT_SDK_ROOT",
     )

@@ -1,6 +1,11 @@
 """The errors that a user may see: one sentence each, and the exit code that goes with it."""
 
 
+def first_line(error: BaseException) -> str:
+    """What another library said, short enough for a sentence; its type where it said nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
 class MobileAvatarError(Exception):
     """Base of every expected failure; the command line prints its message and exits with `exit_code`."""
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mobile_avatar.errors import BadInput
@@ -16,11 +16,36 @@ AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
 
-def check_output(path: Path, force: bool) -> None:
-    """Refuse an existing `path` without `force`, and a parent that cannot be written, before any work is done.
+def check_output(path: Path, force: bool, inputs: Iterable[Path | None] = ()) -> None:
+    """Refuse an output file that exists (without `force`), is a folder, is one of the inputs or cannot be written.
 
-    Raises BadInput with one sentence that names the path and the remedy.
+    Called before any work is done. Raises BadInput with one sentence that names the path and the remedy.
     """
+    if any(given is not None and _same(given, path) for given in inputs):
+        raise BadInput(f"{path} is also an input and would be lost; choose another output")
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder; choose a file as the output")
+    _check_place(path, force)
+
+
+def check_output_folder(path: Path, force: bool, marker: str) -> None:
+    """Refuse an output folder that exists (without `force`) or holds something that is not ours to replace.
+
+    Args:
+        marker: a file that only our own outputs have; a folder without it is replaced only when it is empty.
+    """
+    if path.exists() and not path.is_dir():
+        raise BadInput(f"{path} is a file; choose a folder as the output")
+    if path.is_dir() and not (path / marker).is_file() and any(path.iterdir()):
+        raise BadInput(f"{path} holds other things (no {marker}) and is never replaced; choose another output")
+    _check_place(path, force)
+
+
+def _same(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)
+
+
+def _check_place(path: Path, force: bool) -> None:
     if path.exists() and not force:
         raise BadInput(f"{path} exists already; pass --force to replace it or choose another output")
     # The nearest folder that exists decides: what lies below it will be made.

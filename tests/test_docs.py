@@ -64,7 +64,7 @@ def test_every_command_of_the_docs_runs(desk, capfd, monkeypatch):
             assert command.make_context("train", numbers)
             continue
         done = run(capfd, *line)
-        if done.code == 2 and "--force" in done.err:  # another page made the same bundle
+        if line[0] in ("export", "create") and "--force" in done.err:  # another page made the same thing
             done = run(capfd, *line, "--force")
         assert done.code == 0, f"mobile-avatar {key}: {done.err}"
     assert len(seen) >= 15

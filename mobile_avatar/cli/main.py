@@ -1,6 +1,7 @@
 """The `mobile-avatar` command: finds a command's file when it is asked for, and turns errors into one sentence."""
 
 import importlib
+import signal
 import sys
 
 import click
@@ -43,6 +44,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: exit 0 done, 1 a check failed, 2 wrong usage or bad input, 3 a tool is missing."""
+    # Job schedulers end with SIGTERM; as an exception it cleans up like every other failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         code = cli.main(standalone_mode=False)
     except MobileAvatarError as error:

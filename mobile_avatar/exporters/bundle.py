@@ -15,16 +15,16 @@ from mobile_avatar.benchmarking.estimate import budget
 from mobile_avatar.errors import BadInput, CheckFailed
 from mobile_avatar.exporters.recipes import Recipe
 from mobile_avatar.exporters.registry import Request, find_target
-from mobile_avatar.files import inside, replace_folder, sha256
+from mobile_avatar.files import replace_folder, sha256
 from mobile_avatar.graphs.deployment import WARPS
 from mobile_avatar.graphs.onnx_graph import count, to_onnx
 from mobile_avatar.graphs.spec import GraphSpec, graph_spec
 from mobile_avatar.rendering.shader import composite_shader, composite_vertex_shader
 from mobile_avatar.rendering.tracks import varied_keypoints
+from mobile_avatar.verification.manifest import FORMAT
 from mobile_avatar.verification.parity import write_golden
 from mobile_avatar.verification.verify import verify_files
 
-FORMAT = 1
 CASES = 8
 
 
@@ -44,6 +44,9 @@ class Plan:
         for word, value, known in (("precision", self.precision, target.precisions), ("warp", self.warp, target.warps)):
             if value not in known:
                 raise BadInput(f"target {self.target} has no {word} {value!r}; choose one of {', '.join(known)}")
+        for name in self.options:
+            if name not in target.options:
+                raise BadInput(f"target {self.target} has no option {name!r}; leave it out")
 
 
 def plan_from_recipe(recipe: Recipe, **overrides: object) -> Plan:
@@ -127,8 +130,12 @@ def judge(manifest: dict, strict: bool = False, gate_budget: bool = False) -> No
         gate_budget: an estimate over the budget counts as failed.
     """
     bad = (False, None) if strict else (False,)
-    rows = [f"{r['output']} {r['psnr_db']} dB" for r in manifest["parity"] if r["passed"] in bad]
-    rows += [f"{c['name']}: {c['detail']}" for c in manifest["checks"] if c["passed"] in bad]
+    failed = [row for row in manifest["parity"] if row["passed"] in bad]
+    rows = [f"{row['output']} {row['psnr_db']} dB" for row in failed if row["psnr_db"] is not None]
+    rows += sorted({row["reason"] for row in failed if row["psnr_db"] is None})
+    rows += [
+        f"{c['name']}: {c['detail']}" for c in manifest["checks"] if c["passed"] in bad and c["detail"] not in rows
+    ]
     limit = manifest["budget"]
     if gate_budget and limit["passed"] in bad:
         rows.append(f"estimate {limit['estimate_ms']} ms for a budget of {limit['budget_ms']} ms on {limit['device']}")
@@ -145,30 +152,10 @@ def golden_outputs(avatar: Avatar, module: torch.nn.Module, spec: GraphSpec, key
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         frame = {tensor.name: value.numpy() for tensor, value in zip(spec.outputs, outputs, strict=True)}
         if "image" not in frame:
-            frame["image"] = avatar.render(row).image.permute(0, 2, 3, 1).numpy()
+            image = avatar.render(row).image.clamp(-1, 1)
+            frame["image"] = image.permute(0, 2, 3, 1).numpy()
         frames.append(frame)
     return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
-
-
-def read_manifest(folder: Path) -> dict:
-    """The manifest of a bundle; BadInput when it is missing, damaged or of a newer format."""
-    path = Path(folder) / "manifest.json"
-    if not path.is_file():
-        raise BadInput(f"{folder} is not a bundle (no manifest.json); make one with `mobile-avatar export`")
-    try:
-        manifest = json.loads(path.read_text())
-        version = manifest["format"]
-        required = [
-            manifest[k] for k in ("target", "precision", "warp", "inputs", "outputs", "roles", "files", "avatar")
-        ]
-        assert all(value is not None for value in required)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise BadInput(f"{path} is damaged; export the bundle again") from error
-    if not isinstance(version, int) or version > FORMAT:
-        raise BadInput(f"{path} has format {version}, this program reads up to {FORMAT}; update mobile-avatar")
-    for entry in manifest["files"]:
-        inside(Path(folder), entry["path"])
-    return manifest
 
 
 def _write_texture(folder: Path, texture: torch.Tensor) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
-from mobile_avatar.errors import BadInput, CheckFailed, MissingTool
+from mobile_avatar.errors import BadInput, CheckFailed, MissingTool, first_line
 from mobile_avatar.graphs.onnx_runtime import load_onnxruntime
 
 PACKAGES = ("onnxruntime", "onnxruntime_qnn")
@@ -217,7 +217,7 @@ def _serve(pipe: Connection) -> None:
         except MissingTool as error:
             pipe.send(("missing", str(error)))
         except Exception as error:  # everything that a third-party library may raise becomes one sentence
-            pipe.send(("failed", f"Qualcomm's library refused to {command}: {str(error).splitlines()[0][:300]}"))
+            pipe.send(("failed", f"Qualcomm's library refused to {command}: {first_line(error)}"))
 
 
 def _end_with_parent() -> None:

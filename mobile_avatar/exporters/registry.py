@@ -5,18 +5,20 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from mobile_avatar.errors import BadInput
 from mobile_avatar.graphs.spec import GraphSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
 class Request:
     """Everything a converter needs; it writes its files into `folder` and nowhere else."""
 
-    module: nn.Module
+    module: "nn.Module"
     """The deployment graph in eval mode: keypoints (1, 136) -> outputs in the order and layout of `spec`."""
     spec: GraphSpec
     """Names, shapes and layouts."""
@@ -64,6 +66,8 @@ class Target:
     convert: Callable[[Request], Product]
     runner: str
     """`module:function` of the verification runner, see verification/runners.py."""
+    options: tuple[str, ...] = ()
+    """Options that only this target has."""
 
 
 _TARGETS: dict[str, Target] = {}
@@ -81,7 +85,7 @@ def register_target(**row: object) -> Callable[[Callable[[Request], Product]], C
 
 
 def targets() -> dict[str, Target]:
-    """All targets by name. Target files import their heavy packages inside functions, so this is cheap."""
+    """All targets by name. Converters are imported only when they run."""
     package = importlib.import_module("mobile_avatar.exporters.targets")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")

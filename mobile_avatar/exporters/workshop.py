@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from mobile_avatar.errors import CheckFailed, MobileAvatarError
+from mobile_avatar.errors import CheckFailed, MobileAvatarError, first_line
 from mobile_avatar.quiet import quiet
 
 
@@ -29,8 +29,7 @@ def workshop(folder: Path, converter: str) -> Iterator[None]:
     except (MobileAvatarError, ImportError):
         raise
     except Exception as error:
-        reason = str(error).strip() or type(error).__name__
-        raise CheckFailed(f"{converter} could not convert this graph: {reason.splitlines()[0]}") from error
+        raise CheckFailed(f"{converter} could not convert this graph: {first_line(error)}") from error
     finally:
         tempfile.tempdir = default
         # torch and litert-torch remember caches and options in the environment; the caches just went away.

@@ -46,12 +46,13 @@ class SplitGraph(DeploymentGraph):
 
 
 class NativeGraph(DeploymentGraph):
-    """The composited image, warped by the runtime's own GridSample / resample operator."""
+    """The composited image in [-1, 1], warped by the runtime's own GridSample / resample operator."""
 
     def forward(self, keypoints: Tensor) -> Tensor:
         uv, lf, mask = self.layers(keypoints)
         image = (lf + self.warp(uv)) * mask - (1 - mask)
-        return self.arrange(image)
+        # lf + hf may leave [-1, 1] by far once a texture was refined; an app that converts to bytes would wrap around.
+        return self.arrange(image.clamp(-1, 1))
 
 
 class GatherGraph(NativeGraph):

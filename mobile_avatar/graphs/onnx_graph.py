@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 from torch import nn
 
-from mobile_avatar.errors import CheckFailed
+from mobile_avatar.errors import CheckFailed, first_line
 from mobile_avatar.graphs.onnx_runtime import load_onnxruntime
 from mobile_avatar.graphs.spec import GraphSpec
 
@@ -77,7 +77,7 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:
         onnx.checker.check_model(simple, full_check=True)
         agrees = _interface(simple) == _interface(model) and _agree(model, simple)
     except Exception as error:  # whatever a third-party optimiser may raise, the plain graph is right
-        return model, f"onnxsim failed ({str(error).splitlines()[0][:120]}); the graph was kept unsimplified"
+        return model, f"onnxsim failed ({first_line(error)}); the graph was kept unsimplified"
     if not agrees:
         return model, "onnxsim changed what the graph computes; the graph was kept unsimplified"
     # It leaves notes about itself and imports of domains that no node uses.

@@ -59,7 +59,6 @@ def graph_spec(warp: str, size: int, layout: str) -> GraphSpec:
     """
     keypoints = TensorSpec("keypoints", (1, 136), "NC", (-1.0, 1.0))
     image_like = {"split": (("uv", 2, (-2.0, 2.0)), ("lf", 3, (-1.0, 1.0)), ("mask", 1, (0.0, 1.0)))}
-    # The image is lf + hf, not clamped: with a texture in [-1, 1] it may reach +-2; 8-bit pixels use [-1, 1].
     outputs = image_like.get(warp, (("image", 3, (-1.0, 1.0)),))
     specs = (TensorSpec(name, image_shape(c, size, layout), layout, limits) for name, c, limits in outputs)
     return GraphSpec((keypoints,), tuple(specs))

@@ -77,6 +77,7 @@ def tracker_models(directory: str | Path | None = None) -> TrackerModels:
         return _from_directory(Path(directory))
     cache = cache_folder()
     if not cached_models():
+        print("fetching the face tracker's models with pip, once (35 MB)", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="mobile-avatar-") as folder:
             _unpack(_download(Path(folder)), cache)
     return _paths(cache)

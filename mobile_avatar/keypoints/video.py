@@ -1,6 +1,6 @@
 """Reading videos, and tracking one face through them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +13,13 @@ from mobile_avatar.keypoints.crop import CropBox, avatar_crop, normalise_points
 from mobile_avatar.keypoints.models import TrackerModels
 from mobile_avatar.keypoints.one_euro import OneEuro
 from mobile_avatar.keypoints.tracker import FaceMesh, Tracker
+from mobile_avatar.progress import progress
 
 # Points are smoothed in units of the face's size: a still face trembles by about a thousandth of it.
 STEADY_HZ = 3.0
 FOLLOW_HZ = 40.0
 # While no face is in sight, every so many frames are searched for small ones, which costs a hundred times more.
 THOROUGH_EVERY = 15
-
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ class VideoTrack:
     """The crop, in pixels of the upright video: the median of the crops of all frames."""
 
 
-def track_video(path: str | Path, models: TrackerModels, progress: Progress | None = None) -> VideoTrack:
+def track_video(path: str | Path, models: TrackerModels, show_progress: bool = False) -> VideoTrack:
     """Track the largest face of a video: in the crop of the frame before, found anew when it is lost.
 
     Args:
         path: any video that FFmpeg reads; rotation marked in the file is applied.
         models: from `tracker_models`.
-        progress: called after each frame with the frames done and, where the file says so, their number.
+        show_progress: say on stderr how far it is.
 
     Raises:
         BadInput: the file is missing, is not a readable video, is empty or damaged, or shows no face in any frame.
@@ -63,7 +62,8 @@ def track_video(path: str | Path, models: TrackerModels, progress: Progress | No
     points: list[np.ndarray | None] = []
     video = Video(path)
     unit, last = 1.0, 0.0
-    for index, frame in enumerate(video.frames()):
+    frames = progress(video.frames(), video.frame_count, f"tracking {Path(path).name}", show_progress)
+    for index, frame in enumerate(frames):
         found = _follow(tracker, frame.image, found, thorough=index % THOROUGH_EVERY == 0)
         if found is None:
             # A face that returns starts where it is, not where it was.
@@ -73,8 +73,6 @@ def track_video(path: str | Path, models: TrackerModels, progress: Progress | No
             unit = unit if points and points[-1] is not None else float(avatar_crop(found.points).half)
             points.append(smooth(found.points.astype(np.float64) / unit, frame.seconds - last) * unit)
         last = frame.seconds
-        if progress:
-            progress(index + 1, video.frame_count)
     seen = [face for face in points if face is not None]
     if not seen:
         raise BadInput(f"{path}: no face was found in any of its {len(points)} frames")

@@ -26,9 +26,7 @@ from mobile_avatar.training.sheet import write_sheet
 STANDING_BATCHES = 40
 MOMENTUM = 0.1  # the official 1.0 makes every picture taken during training depend on a single batch
 UPDATE_STEPS = 4
-PROJECTOR_RATE = (
-    0.1  # projectors read every pixel of an embedding sixteen times over, so their steps are as much larger
-)
+PROJECTOR_RATE = 0.1  # they read each pixel of an embedding sixteen times, so their steps count that much more
 LOW = 8  # pixels over which the goal of the low-frequency layer is averaged
 
 
@@ -45,7 +43,7 @@ def train_base(options: TrainOptions, folder: Path, resume: bool, start: Bilayer
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = MOMENTUM
-    pool = _pool(options, folder)
+    pool = _pool(model, options, folder)
     rates = [(part, PROJECTOR_RATE if isinstance(part, Projector) else 1.0) for part in model.children()]
     run = Run(folder, options, model, rates, resume)
     model.to(memory_format=torch.channels_last).train()
@@ -63,7 +61,8 @@ def train_base(options: TrainOptions, folder: Path, resume: bool, start: Bilayer
     run.loop(compute, sheet)
     model.load_state_dict(run.averaged())
     standing_statistics(
-        model, lambda: _forward(model, pool.sample(run.generator, options.batch_size, options.targets + 1))
+        model,
+        lambda: _forward(model, pool.sample(run.generator, options.batch_size, options.targets + 1, options.device)),
     )
     return resolve_spectral_norm(model.eval())
 
@@ -97,7 +96,7 @@ def train_updater(options: TrainOptions, folder: Path, model: BilayerModel, resu
     torch.manual_seed(options.seed)
     model = model.to(options.device).eval().requires_grad_(False)
     updater = model.texture_updater.requires_grad_(True)
-    pool = _pool(options, folder)
+    pool = _pool(model, options, folder)
     run = Run(folder, options, updater, [(updater, 1.0)], resume)
 
     def compute() -> dict[str, Tensor]:
@@ -166,8 +165,8 @@ def _forward(model: BilayerModel, clips: Clips) -> tuple:
     return person, type(layers)(*(layer.float() for layer in layers))
 
 
-def _pool(options: TrainOptions, folder: Path) -> FramePool:
-    size = PRESETS[options.preset].image_size
+def _pool(model: BilayerModel, options: TrainOptions, folder: Path) -> FramePool:
+    size = model.config.image_size
     pool = FramePool(Path(folder).parent / f"pool-{size}", PoolSpec(size, options.identities, options.frames))
     pool.fill(options.device)
     return pool

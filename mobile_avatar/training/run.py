@@ -48,6 +48,12 @@ class TrainOptions:
     sheet_every: int = 250
     """Steps between contact sheets and checkpoints."""
 
+    def __post_init__(self) -> None:
+        if self.frames <= self.targets:
+            raise BadInput(f"{self.frames} frames per person are too few for a source and {self.targets} targets")
+        if self.identities < self.batch_size:
+            raise BadInput(f"{self.identities} identities are too few for a batch of {self.batch_size}")
+
 
 class Run:
     """Steps through a loop, writing metrics, sheets and checkpoints; `--resume` goes on from the last checkpoint."""
@@ -91,7 +97,7 @@ class Run:
                 self.step += 1
                 self._follow()
                 bar.update()
-                if self.step % 10 == 0:
+                if self.step % 10 == 0 or self.step == self.options.steps:
                     row = {"step": self.step, "seconds": round(time.monotonic() - started, 1)}
                     row |= {name: round(value.item(), 5) for name, value in losses.items()}
                     metrics.write(json.dumps(row) + "\n")
@@ -130,6 +136,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "random": json.dumps(self.generator.bit_generator.state),
             "torch_random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         with replace_file(self.checkpoint) as temporary:
             torch.save(state, temporary)
@@ -141,9 +148,30 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.bit_generator.state = json.loads(state["random"])
         torch.set_rng_state(state["torch_random"].cpu())
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([value.cpu() for value in state["cuda_random"]])
+        self._trim_metrics()
+
+    def _trim_metrics(self) -> None:
+        """Drop rows behind the checkpoint: those steps are about to be made again."""
+        path = self.folder / "metrics.jsonl"
+        if path.is_file():
+            rows = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= self.step]
+            path.write_text("".join(f"{row}\n" for row in rows))
 
 
-def read_options(overrides: dict) -> TrainOptions:
-    """TrainOptions from the command line, unset values left at their defaults."""
+def read_options(folder: Path, resume: bool, overrides: dict) -> TrainOptions:
+    """TrainOptions of a run: from the command line, or when resuming those it was started with.
+
+    Only `steps` and `device` may change on the way; BadInput names any other option that would.
+    """
+    given = {key: value for key, value in overrides.items() if value is not None}
+    stored = Path(folder) / "options.yaml"
+    if not (resume and stored.is_file()):
+        return TrainOptions(**given)
+    before = yaml.safe_load(stored.read_text())
+    for key, value in given.items():
+        if key not in ("steps", "device") and before.get(key) != value:
+            raise BadInput(f"{stored} has {key} {before.get(key)}, not {value}; leave the option out to resume")
     known = {field.name for field in fields(TrainOptions)}
-    return TrainOptions(**{key: value for key, value in overrides.items() if key in known and value is not None})
+    return TrainOptions(**{key: value for key, value in before.items() if key in known} | given)

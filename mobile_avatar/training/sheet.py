@@ -1,5 +1,6 @@
 """Contact sheets of a model in training: sources, driven frames and what they should be."""
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -13,7 +14,12 @@ from mobile_avatar.training.pool import Clips
 
 @torch.no_grad()
 def write_sheet(path: Path, model: BilayerModel, clips: Clips, update_steps: int = 0) -> None:
-    """One row per person: source | texture | then per other frame: landmarks, goal, lf, result."""
+    """One row per person: source | texture | then per other frame: landmarks, goal, lf, result.
+
+    Nothing is written where Pillow is missing: training needs no picture.
+    """
+    if importlib.util.find_spec("PIL") is None:
+        return
     size = clips.images.shape[-1]
     landmarks = draw_landmarks_batched(clips.keypoints.flatten(0, 1), size).unflatten(0, clips.images.shape[:2])
     person = model.person(clips.images[:, :1], clips.masks[:, :1], landmarks[:, :1])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_avatar.errors import CheckFailed, MissingTool
+from mobile_avatar.errors import CheckFailed, MissingTool, first_line
 from mobile_avatar.graphs.spec import TensorSpec
 from mobile_avatar.quiet import quiet
 from mobile_avatar.verification.runners import Check, Exported, Runner
@@ -33,7 +33,7 @@ def open_litert(exported: Exported) -> Runner:
             interpreter.allocate_tensors()
             signature = interpreter.get_signature_runner()
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CheckFailed(f"{path} is damaged, LiteRT does not load it ({reason}); export the avatar again") from error
     _compare(path, signature.get_input_details(), exported.spec.inputs)
     _compare(path, signature.get_output_details(), exported.spec.outputs)
@@ -78,7 +78,7 @@ def _gpu_operators(content: bytes) -> Check:
     dynamic = dynamic_tensors(content)
     counted = ", ".join(f"{count} {name}" for name, count in found.most_common())
     detail = f"refused: {', '.join(refused)}" if refused else f"dynamic: {', '.join(dynamic)}" if dynamic else counted
-    return Check("operators known to GPU delegates", not refused and not dynamic, detail)
+    return Check("no operator that GPU delegates refuse", not refused and not dynamic, detail)
 
 
 def _compare(path: Path, found: dict[str, dict], expected: tuple[TensorSpec, ...]) -> None:

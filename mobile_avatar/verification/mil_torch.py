@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobile_avatar.errors import CheckFailed
+from mobile_avatar.errors import CheckFailed, first_line
 from mobile_avatar.verification.coreml_package import Operation, Program, Value
 
 Arguments = dict[str, Value | list[Value]]
@@ -71,7 +71,7 @@ def _step(operation: Operation, values: dict[str, Value]) -> None:
         arguments: Arguments = {key: _bound(key, bound, values) for key, bound in operation.inputs.items()}
         result = OPERATIONS[operation.type](arguments)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise CheckFailed(f"{where} cannot be evaluated: {reason}") from error
     if tuple(result.shape) != declared.shape:
         raise CheckFailed(f"{where} gives shape {tuple(result.shape)}, but the file declares {declared.shape}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_avatar.errors import CheckFailed, MobileAvatarError, first_line
 from mobile_avatar.graphs.spec import TensorSpec
 from mobile_avatar.verification.runners import Runner
 
@@ -39,9 +40,17 @@ class Parity:
 
 
 def run_cases(runner: Runner, keypoints: np.ndarray) -> dict[str, np.ndarray]:
-    """Run (T, 136) keypoints one vector at a time; output name -> (T, ...)."""
-    with ThreadPoolExecutor(runner.workers) as pool:
-        frames = list(pool.map(lambda row: runner.run(row[None]), keypoints))
+    """Run (T, 136) keypoints one vector at a time; output name -> (T, ...).
+
+    Raises CheckFailed when the runtime gives up on the file.
+    """
+    try:
+        with ThreadPoolExecutor(runner.workers) as pool:
+            frames = list(pool.map(lambda row: runner.run(row[None]), keypoints))
+    except MobileAvatarError:
+        raise
+    except Exception as error:  # whatever a third-party runtime raises
+        raise CheckFailed(f"{runner.name} stopped: {first_line(error)}") from error
     return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
 
 

@@ -14,6 +14,7 @@ from mobile_avatar.verification.parity import THRESHOLDS, decibels
 from mobile_avatar.verification.runners import Check, Exported, Runner
 
 SIMULATOR = "qnn-htp-simulator-fp16"
+SIMULATOR_OF_SOURCE = "qnn-htp-simulator-fp16 (source ONNX of the DLC)"
 SOURCE_ON_CPU = "onnxruntime-cpu (source ONNX of the DLC)"
 WRAPPER_ROLE = "context-wrapper-"
 WORKERS = 2
@@ -73,14 +74,15 @@ def open_qnn(exported: Exported) -> Runner:
     path, source = exported.files["model"], exported.files["source"]
     checks = check_dlc(read_dlc(path), load_model(source), exported.spec)
     probe = np.linspace(-1, 1, 136, dtype=np.float32)[None]
+    name = SIMULATOR
     try:
         simulator = Simulator("load_dlc", path)
         # Where the API is unknown, the source ONNX stands in; the weights check ties the DLC to it.
         checks.append(Check("the DLC itself was executed", True, "built by libQnnSystem in the HTP backend"))
     except MissingTool as error:
-        simulator = Simulator("load_onnx", source)
+        simulator, name = Simulator("load_onnx", source), SIMULATOR_OF_SOURCE
         checks.append(Check("the DLC itself was executed", None, f"its source ONNX was, instead: {error}"))
-    run, name = simulator.run, SIMULATOR
+    run = simulator.run
     if exported.precision == "fp32":
         run, name = open_session(source, exported.spec), SOURCE_ON_CPU
         checks.append(_agree("the DLC on the simulator (FP16)", simulator.run(probe), run(probe), exported, 1))

@@ -9,6 +9,7 @@ from mobile_avatar.exporters.registry import find_target
 from mobile_avatar.files import inside, sha256
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
 from mobile_avatar.rendering.composite import composite
+from mobile_avatar.verification.manifest import spec_of
 from mobile_avatar.verification.parity import THRESHOLDS, compare, not_run, run_cases
 from mobile_avatar.verification.runners import Check, Exported, open_runner
 
@@ -22,13 +23,15 @@ def verify_files(folder: Path, manifest: dict) -> dict:
     changed = _changed_files(folder, manifest["files"])
     detail = "; ".join(changed.values()) or f"{len(manifest['files'])} files"
     checks = [Check("file hashes", not changed, detail)]
-    spec = GraphSpec(*(tuple(TensorSpec.from_dict(row) for row in manifest[key]) for key in ("inputs", "outputs")))
+    spec = spec_of(manifest)
     threshold = THRESHOLDS[manifest["precision"]]
     wanted = list(spec.outputs)
     if manifest["warp"] == "split":
         size = manifest["avatar"]["config"]["image_size"]
         wanted.append(TensorSpec("image", (1, size, size, 3), "NHWC", (-1.0, 1.0)))
-    golden = {name: _read_golden(folder, name) for name in ("keypoints", *(tensor.name for tensor in wanted))}
+    golden = {tensor.name: _read_golden(folder, tensor) for tensor in (*spec.inputs, *wanted)}
+    if len({len(array) for array in golden.values()}) != 1:
+        raise CheckFailed(f"{folder}/golden: the files hold different numbers of cases; export the bundle again")
     exported = Exported(
         folder,
         {role: inside(folder, name) for role, name in manifest["roles"].items()},
@@ -58,11 +61,15 @@ def verify_files(folder: Path, manifest: dict) -> dict:
 def composite_results(folder: Path, spec: GraphSpec, config: dict, results: dict[str, np.ndarray]) -> np.ndarray:
     """The frames (T, S, S, 3) an app would show: the runner's uv, lf and mask with the bundle's own texture file."""
     size = config["image_size"]
-    texture = np.fromfile(folder / "texture.f16", "<f2").astype(np.float32).reshape(size, size, 3)
+    path = inside(folder, "texture.f16")
+    try:
+        texture = np.fromfile(path, "<f2").astype(np.float32).reshape(size, size, 3)
+    except (OSError, ValueError) as error:
+        raise CheckFailed(f"{path} is missing or damaged; export the bundle again") from error
     layers = {
         t.name: results[t.name].transpose(0, 2, 3, 1) if t.layout == "NCHW" else results[t.name] for t in spec.outputs
     }
-    return composite(layers["uv"], layers["lf"], layers["mask"], texture, config["align_corners"])
+    return composite(layers["uv"], layers["lf"], layers["mask"], texture, config["align_corners"]).clip(-1, 1)
 
 
 def _changed_files(folder: Path, files: list[dict]) -> dict[str, str]:
@@ -77,12 +84,16 @@ def _changed_files(folder: Path, files: list[dict]) -> dict[str, str]:
     return changed
 
 
-def _read_golden(folder: Path, name: str) -> np.ndarray:
-    path = inside(folder, f"golden/{name}.npy")
+def _read_golden(folder: Path, tensor: TensorSpec) -> np.ndarray:
+    """(T, ...) float32 of the tensor's own shape, T at least 1."""
+    path = inside(folder, f"golden/{tensor.name}.npy")
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = np.load(path, allow_pickle=False)
+        if array.dtype != np.float32 or array.shape[1:] != tensor.shape[1:] or not len(array):
+            raise ValueError(f"{array.dtype} {array.shape}")
+    except (OSError, ValueError, EOFError) as error:
         raise CheckFailed(f"{path} is missing or damaged; export the bundle again") from error
+    return array
 
 
 def _rows(checks: list[Check]) -> list[dict]:

@@ -24,7 +24,7 @@ def test_demo(capfd, tmp_path):
     assert len(frames) == 150
     assert frames[0].shape == (128, 128, 3)
     assert max(np.abs(frames[0].astype(int) - frame).mean() for frame in frames) > 3, "the head moves"
-    assert Image.open(tmp_path / "demo.sheet.png").width > 4 * 128
+    assert Image.open(tmp_path / "demo.mp4.png").width > 4 * 128
 
 
 def test_keypoints_to_gif(capfd, tmp_path):

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobile_avatar.exporters.bundle import read_manifest
 from mobile_avatar.exporters.recipes import recipes
 from mobile_avatar.exporters.registry import targets
 from mobile_avatar.files import sha256
+from mobile_avatar.verification.manifest import read_manifest
 from tests.cli.runner import run
 
 COMMAND = [sys.executable, "-c", "from mobile_avatar.cli.main import main; main()"]
@@ -157,6 +157,7 @@ def test_gather(capfd, tmp_path):
         ([], "pass --target or --device"),
         (["--target", "onnx", "--output", "/proc/nowhere/x"], "/proc/nowhere/x cannot be written"),
         (["--target", "snpe", "--soc", "abacus"], "abacus"),
+        (["--target", "tflite", "--soc", "snapdragon-8-elite"], "no option 'socs'"),
     ],
 )
 def test_wrong_usage(capfd, tmp_path, monkeypatch, arguments, words):
@@ -219,6 +220,61 @@ def test_damaged_manifests(capfd, tmp_path, content):
     done = run(capfd, "verify", tmp_path)
     assert done.code == 2
     assert "manifest.json" in done.sentence
+
+
+DAMAGE = {
+    "precision": lambda m: m.update(precision="w1"),
+    "inputs": lambda m: m.update(inputs=[{}]),
+    "outputs": lambda m: m["outputs"][0].update(shape=[1, 4, 4, 3]),
+    "roles": lambda m: m.update(roles={}),
+    "files": lambda m: m.update(files=[{"x": 1}]),
+    "avatar": lambda m: m.update(avatar={}),
+}
+
+
+@pytest.mark.parametrize("field", DAMAGE)
+def test_every_field_of_a_manifest_is_checked(bundles, capfd, tmp_path, field):
+    manifest = json.loads((bundles["tflite"] / "manifest.json").read_text())
+    DAMAGE[field](manifest)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    done = run(capfd, "verify", tmp_path)
+    assert done.code == 2
+    assert "manifest.json is damaged" in done.sentence
+
+
+@pytest.mark.parametrize("name", ["golden/keypoints.npy", "golden/uv.npy", "texture.f16"])
+@pytest.mark.parametrize("content", [b"", b"other", None])
+def test_damaged_golden_files(bundles, capfd, tmp_path, name, content):
+    folder = tmp_path / "bundle"
+    subprocess.run(["cp", "-r", bundles["tflite"], folder], check=True)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    done = run(capfd, "verify", folder)
+    assert done.code == 1
+    assert name in done.sentence
+
+
+def test_other_folders_are_never_replaced(capfd, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "thesis.tex").write_text("years")
+    (tmp_path / "file").write_text("x")
+    for output, words in (("work", "holds other things"), ("file", "is a file")):
+        done = run(capfd, "export", "--target", "onnx", "-o", tmp_path / output, "--force")
+        assert done.code == 2
+        assert words in done.sentence
+    assert (tmp_path / "work" / "thesis.tex").read_text() == "years"
+
+
+def test_a_terminated_export_cleans_up(tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, "export", "--target", "snpe", "-o", str(tmp_path / "b")], stderr=subprocess.PIPE
+    )
+    process.stderr.readline()  # "converting ..."
+    time.sleep(0.5)
+    process.terminate()
+    assert process.wait(20) == 143
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_newer_bundle_is_refused(bundles, capfd, tmp_path):

@@ -13,7 +13,7 @@ from mobile_avatar.models.bilayer.model import BilayerModel
 from mobile_avatar.training import bilayer
 from mobile_avatar.training.losses import gradient_loss, ssim, structural_loss, total_variation
 from mobile_avatar.training.pool import FramePool, PoolSpec
-from mobile_avatar.training.run import TrainOptions
+from mobile_avatar.training.run import TrainOptions, read_options
 from tests.models.bilayer.official import SMALL
 
 OPTIONS = TrainOptions(
@@ -96,6 +96,22 @@ def test_options_and_pool_are_kept(tmp_path, pool):
     a, b = (p.sample(np.random.default_rng(1), 2, 2) for p in (pool, again))
     assert torch.equal(a.images, b.images)
     assert not torch.equal(a.images[:, 0], a.images[:, 1]), "source and target are different frames"
+
+
+def test_resuming_takes_the_options_of_the_run(tmp_path):
+    (tmp_path / "options.yaml").write_text("steps: 4\nlr: 0.1\nidentities: 9\n")
+    options = read_options(tmp_path, True, {"steps": 6, "lr": None})
+    assert (options.steps, options.lr, options.identities) == (6, 0.1, 9)
+    assert read_options(tmp_path, False, {"lr": 0.2}).lr == 0.2
+    with pytest.raises(BadInput, match=r"has lr 0\.1, not 0\.2"):
+        read_options(tmp_path, True, {"lr": 0.2})
+
+
+def test_impossible_options_are_refused():
+    with pytest.raises(BadInput, match="too few for a source"):
+        TrainOptions(frames=3, targets=3)
+    with pytest.raises(BadInput, match="too few for a batch"):
+        TrainOptions(identities=4, batch_size=8)
 
 
 def test_standing_statistics_average_the_batches():

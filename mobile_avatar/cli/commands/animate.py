@@ -15,7 +15,9 @@ DEMO_FPS = 25
 @click.option("--demo", is_flag=True, help="The built-in track: turning, talking, blinking (the default).")
 @click.option("--keypoints", type=click.Path(path_type=Path), help="A .npy file of (T, 136) keypoints in [-1, 1].")
 @click.option("--video", type=click.Path(path_type=Path), help="A video whose face drives the avatar.")
-@click.option("--fps", type=click.FloatRange(1, 120), help="Frames per second; default: the video's, else 25.")
+@click.option(
+    "--fps", type=click.FloatRange(1, 120), help="Playing speed in frames per second; default: the video's, else 25."
+)
 @click.option("--landmarks", is_flag=True, help="Show the driving landmarks beside the avatar.")
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="An .mp4 or .gif file.")
 @tracker_option
@@ -35,9 +37,9 @@ def command(avatar, demo, keypoints, video, fps, landmarks, output, tracker_mode
     if sum(map(bool, (demo, keypoints, video))) > 1:
         raise click.UsageError("pass one of --demo, --keypoints and --video")
     check_film(output, fps)
-    sheet = output.with_suffix(".sheet.png")
+    sheet = output.with_name(output.name + ".png")
     for path in (output, sheet):
-        check_output(path, force)
+        check_output(path, force, inputs=(avatar, keypoints, video))
     person = Avatar.load(avatar or shipped("default.avatar"))
     lost = 0
     if keypoints:
@@ -48,7 +50,7 @@ def command(avatar, demo, keypoints, video, fps, landmarks, output, tracker_mode
         from mobile_avatar.keypoints.models import tracker_models as find_models
         from mobile_avatar.keypoints.video import track_video
 
-        tracked = track_video(video, find_models(tracker_models))
+        tracked = track_video(video, find_models(tracker_models), show_progress=True)
         track, fps, lost = tracked.keypoints, fps or tracked.fps, len(tracked.missing)
         if lost:
             say(f"{video}: no face in {lost} of {len(track)} frames; the last pose is held there")

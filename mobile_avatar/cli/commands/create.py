@@ -33,9 +33,9 @@ def command(photo, output, weights, update_steps, refine, tracker_models, force,
     from mobile_avatar.files import check_output
 
     output = output or Path(photo.stem + ".avatar")
-    sheet = output.with_suffix(".sheet.png")
+    sheet = output.with_name(output.name + ".png")
     for path in (output, sheet):
-        check_output(path, force)
+        check_output(path, force, inputs=(photo, weights))
 
     from mobile_avatar.avatar import avatar_facts
     from mobile_avatar.creation import create_avatar, source_from_photo, write_contact_sheet

@@ -28,23 +28,22 @@ def command(avatar, target, device, precision, warp, converter, socs, budget_ms,
     """Export AVATAR (default: the one that ships with the package), verify the file and write a bundle."""
     from mobile_avatar.exporters.recipes import find_recipe
     from mobile_avatar.exporters.registry import find_target
-    from mobile_avatar.files import check_output
+    from mobile_avatar.files import check_output_folder
 
     if target is None and device is None:
         raise click.UsageError("pass --target or --device")
     recipe = find_recipe(device or find_target(target).recipe)
     if target and target != recipe.target:
         find_target(target)
-        recipe_target = recipe.target
-        raise click.UsageError(f"device {recipe.name} is for target {recipe_target}, not {target}")
+        raise click.UsageError(f"device {recipe.name} is for target {recipe.target}, not {target}")
     options = dict(recipe.options)
     if converter:
         options["converter"] = converter
     if socs:
-        options["socs"] = list(socs)
+        options["socs"] = list(dict.fromkeys([*options.get("socs", []), *socs]))
     source = avatar or shipped("default.avatar")
     output = output or Path("exports") / f"{source.stem}-{recipe.name}"
-    check_output(output, force)
+    check_output_folder(output, force, "manifest.json")
 
     from mobile_avatar.avatar import Avatar
     from mobile_avatar.exporters.bundle import export_bundle, judge, plan_from_recipe

@@ -13,7 +13,8 @@ from mobile_avatar.cli.common import json_option, print_checks, print_json
 @json_option
 def command(bundle, strict, as_json):
     """Execute the exported file of BUNDLE and compare it with its golden outputs."""
-    from mobile_avatar.exporters.bundle import judge, read_manifest
+    from mobile_avatar.exporters.bundle import judge
+    from mobile_avatar.verification.manifest import read_manifest
     from mobile_avatar.verification.verify import verify_files
 
     manifest = read_manifest(bundle)

@@ -31,6 +31,7 @@ SDK_TIMEOUT_S = 900
     packages=("onnx", "onnxsim", "onnxruntime", "onnxruntime_qnn"),
     recipe="snapdragon-855",
     runner="mobile_avatar.verification.qnn:open_qnn",
+    options=("converter", "socs"),
 )
 def convert(request: Request) -> Product:
     """Write `render.dlc` and the ONNX file that it is made from.
@@ -57,7 +58,7 @@ def convert(request: Request) -> Product:
     tools = {name: version(name) for name in ("onnx", "onnxsim", "onnxruntime")}
     if sdk:
         run_sdk_converter(sdk, source, target)
-        tools[sdk.name] = str(sdk.parents[2])
+        tools[sdk.name] = sdk.parents[2].name
     if socs or not sdk:
         tools["onnxruntime-qnn"] = version("onnxruntime-qnn")
         with Worker() as worker:

@@ -9,6 +9,7 @@ from mobile_avatar.errors import BadInput
 EPS = 1e-7  # batch norm and spectral norm of the official code; 1e-5 visibly changes its outputs
 SLOPE = 0.2  # every leaky ReLU
 BASE_SIZE = 4  # both generators start at 4x4
+LARGEST = 2048  # of any size or width: a damaged or hostile file must not allocate the machine away
 EMBEDDING_SIZE = 8  # identity embeddings are 8x8
 
 
@@ -55,16 +56,16 @@ class BilayerConfig:
 
     def __post_init__(self) -> None:
         size = self.image_size
-        if size < 64 or size & (size - 1):
-            raise BadInput(f"image_size {size} is not a power of two of at least 64")
+        if not 64 <= size <= LARGEST or size & (size - 1):
+            raise BadInput(f"image_size {size} is not a power of two from 64 to {LARGEST}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name.endswith(("channels", "blocks")) and value < 1:
-                raise BadInput(f"{field.name} {value} is not a positive number")
+            if field.name.endswith(("channels", "blocks")) and not 1 <= value <= LARGEST:
+                raise BadInput(f"{field.name} {value} is not between 1 and {LARGEST}")
         if not EMBEDDING_SIZE <= self.enh_bottleneck <= size:
             raise BadInput(f"enh_bottleneck {self.enh_bottleneck} is not between {EMBEDDING_SIZE} and {size}")
-        if self.num_harmonics < 0:
-            raise BadInput(f"num_harmonics {self.num_harmonics} is negative")
+        if not 0 <= self.num_harmonics <= 16:
+            raise BadInput(f"num_harmonics {self.num_harmonics} is not between 0 and 16")
 
     @property
     def num_blocks(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mobile_avatar.errors import BadInput
+from mobile_avatar.errors import BadInput, first_line
 from mobile_avatar.models.bilayer.config import EMBEDDING_SIZE, BilayerConfig
 from mobile_avatar.models.bilayer.convert_official import convert
 from mobile_avatar.models.bilayer.discriminator import Discriminator
@@ -82,7 +82,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise BadInput(f"{path} is not a readable checkpoint ({_first_line(error)}); download it again") from error
+        raise BadInput(f"{path} is not a readable checkpoint ({first_line(error)}); download it again") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise BadInput(f"{path} does not hold a plain state dict; pass the official <epoch>_<network>.pth files")
     return state
@@ -167,7 +167,3 @@ def _read_args(run: Path) -> dict[str, str]:
         return {}
     lines = (line.partition(":") for line in path.read_text(errors="replace").splitlines())
     return {key.strip(): value.strip() for key, _, value in lines if key.strip()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

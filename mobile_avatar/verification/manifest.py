@@ -1,0 +1,55 @@
+"""Reading a bundle's manifest: every field that is used is checked first, and no path leads out of the folder."""
+
+import json
+from pathlib import Path
+
+from mobile_avatar.errors import BadInput
+from mobile_avatar.files import inside
+from mobile_avatar.graphs.spec import GraphSpec, TensorSpec, graph_spec
+from mobile_avatar.verification.parity import THRESHOLDS
+
+FORMAT = 1
+
+
+def read_manifest(folder: Path) -> dict:
+    """The manifest of a bundle; BadInput when it is missing, damaged or of a newer format."""
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise BadInput(f"{folder} is not a bundle (no manifest.json); make one with `mobile-avatar export`")
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} is damaged; export the bundle again") from error
+    if not isinstance(version, int) or version > FORMAT:
+        raise BadInput(f"{path} has format {version}, this program reads up to {FORMAT}; update mobile-avatar")
+    try:
+        names = _check(manifest)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is damaged ({error!r}); export the bundle again") from error
+    for name in names:
+        inside(Path(folder), name)
+    return manifest
+
+
+def spec_of(manifest: dict) -> GraphSpec:
+    """Inputs and outputs as the manifest describes them."""
+    return GraphSpec(*(tuple(TensorSpec.from_dict(row) for row in manifest[key]) for key in ("inputs", "outputs")))
+
+
+def _check(manifest: dict) -> list[str]:
+    """Raise on the first field that is missing or wrong; returns every path that the manifest names."""
+    size = manifest["avatar"]["config"]["image_size"]
+    spec = spec_of(manifest)
+    if spec != graph_spec(manifest["warp"], size, spec.outputs[0].layout):
+        raise ValueError("inputs or outputs do not belong to this warp")
+    if manifest["precision"] not in THRESHOLDS:
+        raise ValueError(f"precision {manifest['precision']}")
+    if not isinstance(manifest["avatar"]["config"]["align_corners"], bool):
+        raise ValueError("align_corners")
+    if "model" not in manifest["roles"]:
+        raise ValueError("no model")
+    for entry in manifest["files"]:
+        if not isinstance(entry["sha256"], str):
+            raise ValueError("sha256")
+    return [*manifest["roles"].values(), *(entry["path"] for entry in manifest["files"])]
