@@ -24,6 +24,7 @@ OPERATIONS: dict[str, Callable[[Arguments], Tensor]] = {
     "sigmoid": lambda a: a["x"].sigmoid(),
     "sin": lambda a: a["x"].sin(),
     "cos": lambda a: a["x"].cos(),
+    "clip": lambda a: a["x"].clamp(float(a["alpha"]), float(a["beta"])),
     "cast": lambda a: a["x"],  # the declared output type does the rest
     "transpose": lambda a: a["x"].permute(*_integers(a["perm"])),
     "leaky_relu": lambda a: torch.where(a["x"] >= 0, a["x"], a["x"] * a["alpha"]),

@@ -139,6 +139,12 @@ def test_leaky_relu(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, [[-0.4, -0.1, 0, 3]], rtol=1e-6)
 
 
+def test_clip(tmp_path: Path) -> None:
+    x = np.array([[-2, -0.5, 0, 3]], np.float32)
+    got = run(tmp_path, lambda x: mb.clip(x=x, alpha=np.float32(-1), beta=np.float32(1)), x, op="clip")
+    np.testing.assert_array_equal(got, [[-1, -0.5, 0, 1]])
+
+
 @pytest.mark.parametrize("name", ["add", "sub", "mul"])
 def test_arithmetic_broadcasts(tmp_path: Path, name: str) -> None:
     x, y = normal(1, 3, 4, 4), normal(1, 3, 1, 1)
