@@ -41,7 +41,10 @@ class Created:
 
     avatar: Avatar
     psnr: dict[str, float]
-    """Stage (`generated`, `updated`, `refined`) -> PSNR in dB of the composited frame inside the photo's mask."""
+    """Stage (`generated`, `updated`, `refined`) -> PSNR in dB of lf + hf against the photo, inside the mask: where the
+    avatar shows something (its own mask) and the photo shows the person (the photo's mask)."""
+    mask_iou: float
+    """Overlap of the two masks, intersection over union: how much of the person the avatar shows at all."""
     rendered: Rendered
     """The source pose, rendered by the finished avatar."""
 
@@ -80,8 +83,9 @@ def create_avatar(
     for stage, texture in textures.items():
         avatar = Avatar(generator, texture, source.keypoints, facts)
         rendered = avatar.render(keypoints)
-        psnr[stage] = psnr_inside(rendered.image, image, source.mask[None])
-    return Created(avatar, psnr, rendered)
+        psnr[stage] = psnr_inside(rendered.lf + rendered.hf, image, rendered.mask * source.mask[None])
+    both, either = torch.minimum(rendered.mask, source.mask), torch.maximum(rendered.mask, source.mask)
+    return Created(avatar, psnr, float(both.sum() / either.sum()), rendered)
 
 
 @torch.enable_grad()
@@ -103,7 +107,8 @@ def refine_texture(
     optimizer = torch.optim.Adam([texture], REFINE_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in progress(range(steps)):
-        error = (masked(frame.lf + warp(texture, uv, align_corners), frame.mask) - goal).square().mean()
+        # Compared before compositing: behind a half-transparent mask the texture would have to overshoot.
+        error = ((frame.lf + warp(texture, uv, align_corners) - goal).square() * frame.mask).mean()
         variation = texture.diff(dim=-1).abs().mean() + texture.diff(dim=-2).abs().mean()
         optimizer.zero_grad()
         (error + TOTAL_VARIATION * variation).backward()

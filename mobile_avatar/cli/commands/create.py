@@ -60,8 +60,9 @@ def command(photo, output, weights, update_steps, refine, tracker_models, force,
     write_contact_sheet(created, source, sheet)
     psnr = {stage: round(value, 2) for stage, value in created.psnr.items()}
     result = {"avatar": str(output), "contact_sheet": str(sheet), "faces_found": faces, "source_psnr_db": psnr}
+    result["mask_iou"] = round(created.mask_iou, 3)
     if as_json:
         print_json(result)
         return
     print_table(("texture", "PSNR dB of the source photo, inside its mask"), list(psnr.items()))
-    click.echo(f"\n{output}\n{sheet}")
+    click.echo(f"\nthe avatar's mask overlaps the photo's by {created.mask_iou:.0%}\n{output}\n{sheet}")
