@@ -173,7 +173,8 @@ def _expected_constants(model: object) -> dict[str, np.ndarray]:
     halves = {name for name, kind in kinds.items() if kind == np.float16}
     expected = {}
     for node in model.graph.node:
-        data = node.input[:1] if node.op_type in ("Resize", "Slice", "Reshape") else node.input
+        # The other inputs of these become parameters of the operation, not tensors.
+        data = node.input[:1] if node.op_type in ("Resize", "Slice", "Reshape", "Clip") else node.input
         expected |= {name: arrays[name] for name in data if name in arrays and arrays[name].dtype.kind == "f"}
         if node.op_type == "LeakyRelu":
             slope = next(attribute.f for attribute in node.attribute if attribute.name == "alpha")
