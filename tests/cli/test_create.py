@@ -70,7 +70,7 @@ def make_bad_photos(folder, astronaut) -> dict[str, str]:
         "truncated.jpg": "",
         "meadow.png": "no face",
         "tiny.png": "5",
-        "huge.png": "20000",
+        "huge.png": "64 megapixels",
         "empty.png": "",
     }
 
