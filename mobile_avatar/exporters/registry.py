@@ -53,8 +53,6 @@ class Target:
     name: str
     title: str
     """What it makes and for whom, one line."""
-    model_file: str
-    """Name of the model file in the bundle."""
     layout: str
     """`NCHW` or `NHWC` of image-like outputs."""
     warps: tuple[str, ...]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobile_avatar.models.bilayer.folded import FoldedGenerator
-from mobile_avatar.models.bilayer.inference_generator import pixel_grid
+from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid
 
 
 class DeploymentGraph(nn.Module):
@@ -50,7 +50,7 @@ class NativeGraph(DeploymentGraph):
 
     def forward(self, keypoints: Tensor) -> Tensor:
         uv, lf, mask = self.layers(keypoints)
-        image = (lf + self.warp(uv)) * mask - (1 - mask)
+        image = masked(lf + self.warp(uv), mask)
         # lf + hf may leave [-1, 1] by far once a texture was refined; an app that converts to bytes would wrap around.
         return self.arrange(image.clamp(-1, 1))
 

@@ -83,14 +83,11 @@ def decibels(peak: float, error: np.ndarray) -> float:
     return HIGHEST_PSNR if mse == 0 else min(HIGHEST_PSNR, 10 * math.log10(peak**2 / mse))
 
 
-def write_golden(folder: Path, keypoints: np.ndarray, outputs: dict[str, np.ndarray]) -> list[str]:
-    """Write golden inputs and outputs as .npy files below `folder`; returns their paths relative to it."""
+def write_golden(folder: Path, keypoints: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
+    """Write golden inputs and outputs as float32 .npy files into `folder`/golden."""
     (folder / "golden").mkdir()
-    names = []
     for name, array in {"keypoints": keypoints, **outputs}.items():
-        names.append(f"golden/{name}.npy")
-        np.save(folder / names[-1], np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
-    return names
+        np.save(folder / "golden" / f"{name}.npy", np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -16,7 +16,6 @@ COORDINATE_OPS = {"add", "mul", "sub", "tanh", "transpose"}
 @register_target(
     name="coreml",
     title="CoreML package for iPhones (iOS 16 and later)",
-    model_file=MODEL,
     layout="NCHW",
     warps=("split", "native"),
     precisions=("fp32", "fp16"),

@@ -10,7 +10,6 @@ MODEL = "render.onnx"
 @register_target(
     name="onnx",
     title="ONNX file for ONNX Runtime on any computer",
-    model_file=MODEL,
     layout="NCHW",
     warps=("split", "native"),
     precisions=("fp32", "fp16"),

@@ -24,7 +24,6 @@ SDK_TIMEOUT_S = 900
 @register_target(
     name="snpe",
     title="Qualcomm DLC for the SNPE / QNN runtimes of Snapdragon phones",
-    model_file=MODEL,
     layout="NHWC",
     warps=("split", "native"),
     precisions=("fp16", "fp32"),

@@ -18,7 +18,6 @@ MODEL = "render.tflite"
 @register_target(
     name="tflite",
     title="LiteRT / TFLite file for Android GPUs and CPUs",
-    model_file=MODEL,
     layout="NHWC",
     warps=("split", "gather"),
     precisions=("fp32", "fp16"),

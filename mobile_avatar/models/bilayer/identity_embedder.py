@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from mobile_avatar.models.bilayer.blocks import ResidualBlock, conv3
 from mobile_avatar.models.bilayer.config import EMBEDDING_SIZE, BilayerConfig, widen
+from mobile_avatar.models.bilayer.inference_generator import masked
 
 
 class IdentityEmbedder(nn.Module):
@@ -31,8 +32,8 @@ class IdentityEmbedder(nn.Module):
         Returns embeddings (b, C_i, 8, 8), deepest first.
         """
         b, n = images.shape[:2]
-        masked = images * masks - (1 - masks)
-        x = self.stem(torch.cat([masked, landmark_images], dim=2).flatten(0, 1))
+        people = masked(images, masks)
+        x = self.stem(torch.cat([people, landmark_images], dim=2).flatten(0, 1))
         for block in self.encoder:
             x = block(x)
         x = x.unflatten(0, (b, n)).mean(1)
