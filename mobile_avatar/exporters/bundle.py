@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from mobile_avatar.avatar import Avatar
 from mobile_avatar.benchmarking.estimate import budget
@@ -19,6 +18,7 @@ from mobile_avatar.files import replace_folder, sha256
 from mobile_avatar.graphs.deployment import WARPS
 from mobile_avatar.graphs.onnx_graph import count, to_onnx
 from mobile_avatar.graphs.spec import GraphSpec, graph_spec
+from mobile_avatar.images import to_uint8, write_png
 from mobile_avatar.rendering.shader import composite_shader, composite_vertex_shader
 from mobile_avatar.rendering.tracks import varied_keypoints
 from mobile_avatar.verification.manifest import FORMAT
@@ -160,9 +160,8 @@ def golden_outputs(avatar: Avatar, module: torch.nn.Module, spec: GraphSpec, key
 
 def _write_texture(folder: Path, texture: torch.Tensor) -> None:
     """texture.f16: raw little-endian FP16, NHWC, for the texture unit; texture.png: the same to look at, clamped."""
-    pixels = texture[0].permute(1, 2, 0).numpy()
-    pixels.astype("<f2").tofile(folder / "texture.f16")
-    Image.fromarray(np.round((pixels.clip(-1, 1) + 1) * 127.5).astype(np.uint8)).save(folder / "texture.png")
+    texture[0].permute(1, 2, 0).numpy().astype("<f2").tofile(folder / "texture.f16")
+    write_png(folder / "texture.png", to_uint8(texture[0]))
 
 
 def _hash_files(folder: Path) -> list[dict]:

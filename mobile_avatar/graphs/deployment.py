@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobile_avatar.models.bilayer.folded import FoldedGenerator
-from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid
+from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid, warp
 
 
 class DeploymentGraph(nn.Module):
@@ -29,8 +29,7 @@ class DeploymentGraph(nn.Module):
 
     def warp(self, uv: Tensor) -> Tensor:
         """High-frequency image (N, 3, S, S) from uv (N, 2, S, S)."""
-        uv = uv.permute(0, 2, 3, 1)
-        return F.grid_sample(self.texture, uv, "bilinear", "zeros", align_corners=self.align_corners)
+        return warp(self.texture, uv.permute(0, 2, 3, 1), self.align_corners)
 
     def arrange(self, image: Tensor) -> Tensor:
         """NCHW -> the layout of the target."""

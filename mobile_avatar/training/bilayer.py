@@ -48,22 +48,16 @@ def train_base(options: TrainOptions, folder: Path, resume: bool, start: Bilayer
     run = Run(folder, options, model, rates, resume)
     model.to(memory_format=torch.channels_last).train()
 
-    def compute() -> dict[str, Tensor]:
-        clips = pool.sample(run.generator, options.batch_size, options.targets + 1, options.device)
-        with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=options.bf16):
-            return base_losses(model, clips)
+    held_out = _held_out(options, pool)
 
     def sheet(path: Path) -> None:
         model.eval()
-        write_sheet(path, model, _held_out(options, pool))
+        write_sheet(path, model, held_out)
         model.train()
 
-    run.loop(compute, sheet)
+    run.loop(lambda: _autocast(options, base_losses, model, _batch(run, pool)), sheet)
     model.load_state_dict(run.averaged())
-    standing_statistics(
-        model,
-        lambda: _forward(model, pool.sample(run.generator, options.batch_size, options.targets + 1, options.device)),
-    )
+    standing_statistics(model, lambda: _forward(model, _batch(run, pool)))
     return resolve_spectral_norm(model.eval())
 
 
@@ -98,16 +92,11 @@ def train_updater(options: TrainOptions, folder: Path, model: BilayerModel, resu
     updater = model.texture_updater.requires_grad_(True)
     pool = _pool(model, options, folder)
     run = Run(folder, options, updater, [(updater, 1.0)], resume)
-
-    def compute() -> dict[str, Tensor]:
-        clips = pool.sample(run.generator, options.batch_size, options.targets + 1, options.device)
-        with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=options.bf16):
-            return updater_losses(model, clips)
-
-    def sheet(path: Path) -> None:
-        write_sheet(path, model, _held_out(options, pool), UPDATE_STEPS)
-
-    run.loop(compute, sheet)
+    held_out = _held_out(options, pool)
+    run.loop(
+        lambda: _autocast(options, updater_losses, model, _batch(run, pool)),
+        lambda path: write_sheet(path, model, held_out, UPDATE_STEPS),
+    )
     updater.load_state_dict(run.averaged())
     return model
 
@@ -163,6 +152,17 @@ def _forward(model: BilayerModel, clips: Clips) -> tuple:
     layers = model.frame_layers(clips.keypoints, person)
     # Under autocast the networks end in bfloat16; coordinates and losses need more.
     return person, type(layers)(*(layer.float() for layer in layers))
+
+
+def _batch(run: Run, pool: FramePool) -> Clips:
+    """The next batch of a run: a source and its targets for every person."""
+    options = run.options
+    return pool.sample(run.generator, options.batch_size, options.targets + 1, options.device)
+
+
+def _autocast(options: TrainOptions, losses: Callable, model: BilayerModel, clips: Clips) -> dict[str, Tensor]:
+    with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=options.bf16):
+        return losses(model, clips)
 
 
 def _pool(model: BilayerModel, options: TrainOptions, folder: Path) -> FramePool:

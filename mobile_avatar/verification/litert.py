@@ -1,14 +1,12 @@
 """Runs an exported .tflite file with LiteRT on the CPU, one thread, by the names in its signature."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
 from mobile_avatar.errors import CheckFailed, MissingTool, first_line
-from mobile_avatar.graphs.spec import TensorSpec
 from mobile_avatar.quiet import quiet
-from mobile_avatar.verification.runners import Check, Exported, Runner
+from mobile_avatar.verification.runners import Check, Exported, Runner, check_interface
 
 REFUSED_BY_GPUS = {"GATHER", "GATHER_ND", "EMBEDDING_LOOKUP", "SELECT", "SELECT_V2", "TRANSPOSE_CONV", "MIRROR_PAD"}
 """Operators that GPU delegates, or the drivers of some phones, do not take."""
@@ -35,8 +33,8 @@ def open_litert(exported: Exported) -> Runner:
     except (OSError, ValueError, RuntimeError) as error:
         reason = first_line(error)
         raise CheckFailed(f"{path} is damaged, LiteRT does not load it ({reason}); export the avatar again") from error
-    _compare(path, signature.get_input_details(), exported.spec.inputs)
-    _compare(path, signature.get_output_details(), exported.spec.outputs)
+    check_interface(path, _interface(signature.get_input_details()), exported.spec.inputs)
+    check_interface(path, _interface(signature.get_output_details()), exported.spec.outputs)
 
     def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
         # The interpreter hands out its own buffers, which the next call overwrites.
@@ -81,8 +79,5 @@ def _gpu_operators(content: bytes) -> Check:
     return Check("no operator that GPU delegates refuse", not refused and not dynamic, detail)
 
 
-def _compare(path: Path, found: dict[str, dict], expected: tuple[TensorSpec, ...]) -> None:
-    shapes = {name: (tuple(int(size) for size in row["shape"]), row["dtype"]) for name, row in found.items()}
-    if shapes != {tensor.name: (tensor.shape, np.dtype(tensor.dtype).type) for tensor in expected}:
-        listed = ", ".join(f"{name} {shape}" for name, (shape, _) in shapes.items())
-        raise CheckFailed(f"{path} has other inputs or outputs ({listed}) than its manifest says")
+def _interface(found: dict[str, dict]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (tuple(map(int, row["shape"])), np.dtype(row["dtype"]).name) for name, row in found.items()}

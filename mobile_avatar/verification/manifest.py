@@ -37,6 +37,11 @@ def spec_of(manifest: dict) -> GraphSpec:
     return GraphSpec(*(tuple(TensorSpec.from_dict(row) for row in manifest[key]) for key in ("inputs", "outputs")))
 
 
+def belongs(path: str, role: str) -> bool:
+    """Whether a listed file is the file of a role, or lies in it where the role is a folder (.mlpackage)."""
+    return f"{path}/".startswith(f"{role}/")
+
+
 def _check(manifest: dict) -> list[str]:
     """Raise on the first field that is missing or wrong; returns every path that the manifest names."""
     size = manifest["avatar"]["config"]["image_size"]

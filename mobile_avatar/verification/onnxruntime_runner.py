@@ -7,8 +7,8 @@ import numpy as np
 
 from mobile_avatar.errors import CheckFailed, MissingTool
 from mobile_avatar.graphs.onnx_runtime import load_onnxruntime
-from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
-from mobile_avatar.verification.runners import Exported, Runner
+from mobile_avatar.graphs.spec import GraphSpec
+from mobile_avatar.verification.runners import Exported, Runner, check_interface
 
 ONNXRUNTIME_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
@@ -36,8 +36,8 @@ def open_session(path: Path, spec: GraphSpec) -> Callable[[np.ndarray], dict[str
         session = onnxruntime.InferenceSession(path.read_bytes(), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
         raise CheckFailed(f"{path} is damaged, ONNX Runtime does not load it; export the avatar again") from error
-    _compare(path, session.get_inputs(), spec.inputs)
-    _compare(path, session.get_outputs(), spec.outputs)
+    check_interface(path, _interface(session.get_inputs()), spec.inputs)
+    check_interface(path, _interface(session.get_outputs()), spec.outputs)
     names = [tensor.name for tensor in spec.outputs]
 
     def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
@@ -61,8 +61,5 @@ def load_model(path: Path) -> object:
     return model
 
 
-def _compare(path: Path, found: list, expected: tuple[TensorSpec, ...]) -> None:
-    shapes = {row.name: (tuple(row.shape), ONNXRUNTIME_TYPES.get(row.type, row.type)) for row in found}
-    if shapes != {tensor.name: (tensor.shape, tensor.dtype) for tensor in expected}:
-        listed = ", ".join(f"{name} {shape}" for name, (shape, _) in shapes.items())
-        raise CheckFailed(f"{path} has other inputs or outputs ({listed}) than its manifest says")
+def _interface(found: list) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {row.name: (tuple(row.shape), ONNXRUNTIME_TYPES.get(row.type, row.type)) for row in found}

@@ -58,11 +58,10 @@ def compare(spec: TensorSpec, runner: str, result: np.ndarray, golden: np.ndarra
     """Judge (T, ...) arrays of one output; NaN, Inf or another shape fail."""
     cases = len(golden)
     if result.shape != golden.shape:
-        reason = f"shape {result.shape} instead of {golden.shape}"
-        return Parity(spec.name, runner, cases, None, None, None, threshold, False, reason)
+        return unmeasured(spec, runner, cases, threshold, False, f"shape {result.shape} instead of {golden.shape}")
     if not np.isfinite(result).all():
         reason = f"{int((~np.isfinite(result)).sum())} values are NaN or Inf"
-        return Parity(spec.name, runner, cases, None, None, None, threshold, False, reason)
+        return unmeasured(spec, runner, cases, threshold, False, reason)
     error = (result.astype(np.float64) - golden).reshape(cases, -1)
     psnr = min(decibels(spec.peak, row) for row in error)
     correlation = _correlation(result, golden)
@@ -72,9 +71,9 @@ def compare(spec: TensorSpec, runner: str, result: np.ndarray, golden: np.ndarra
     )
 
 
-def not_run(spec: TensorSpec, runner: str, cases: int, threshold: float, reason: str) -> Parity:
-    """A row for a check that this machine cannot make."""
-    return Parity(spec.name, runner, cases, None, None, None, threshold, None, reason)
+def unmeasured(spec: TensorSpec, runner: str, cases: int, threshold: float, passed: bool | None, reason: str) -> Parity:
+    """A row without numbers: the file failed (`passed` False), or this machine cannot make the check (None)."""
+    return Parity(spec.name, runner, cases, None, None, None, threshold, passed, reason)
 
 
 def decibels(peak: float, error: np.ndarray) -> float:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_avatar.graphs.spec import GraphSpec
+from mobile_avatar.errors import CheckFailed
+from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ class Exported:
     spec: GraphSpec
     precision: str
     warp: str
+
+
+def check_interface(
+    path: Path, found: dict[str, tuple[tuple[int, ...], str]], expected: tuple[TensorSpec, ...]
+) -> None:
+    """Hold names, shapes and types that a runtime found in a file against the manifest.
+
+    Raises CheckFailed, listing what was found.
+    """
+    if found != {tensor.name: (tensor.shape, tensor.dtype) for tensor in expected}:
+        listed = ", ".join(f"{name} {shape}" for name, (shape, _) in found.items())
+        raise CheckFailed(f"{path} has other inputs or outputs ({listed}) than its manifest says")
 
 
 def open_runner(reference: str, exported: Exported) -> Runner:

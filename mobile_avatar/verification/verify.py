@@ -9,8 +9,8 @@ from mobile_avatar.exporters.registry import find_target
 from mobile_avatar.files import inside, sha256
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
 from mobile_avatar.rendering.composite import composite
-from mobile_avatar.verification.manifest import spec_of
-from mobile_avatar.verification.parity import THRESHOLDS, compare, not_run, run_cases
+from mobile_avatar.verification.manifest import belongs, spec_of
+from mobile_avatar.verification.parity import THRESHOLDS, compare, run_cases, unmeasured
 from mobile_avatar.verification.runners import Check, Exported, open_runner
 
 
@@ -40,18 +40,17 @@ def verify_files(folder: Path, manifest: dict) -> dict:
         manifest["warp"],
     )
     try:
-        for role in manifest["roles"].values():
-            for name in changed:
-                # A runtime written in C++ may crash on a damaged file, so it never sees one.
-                if f"{name}/".startswith(f"{role}/"):
-                    raise CheckFailed(f"{changed[name]}, so it was not executed")
+        for name, what in changed.items():
+            # A runtime written in C++ may crash on a damaged file, so it never sees one.
+            if any(belongs(name, role) for role in manifest["roles"].values()):
+                raise CheckFailed(f"{what}, so it was not executed")
         runner = open_runner(find_target(manifest["target"]).runner, exported)
         results = run_cases(runner, golden["keypoints"])
     except (MissingTool, CheckFailed) as error:
-        failed = isinstance(error, CheckFailed)
-        rows = [not_run(t, "none", len(golden["keypoints"]), threshold, str(error)).to_dict() for t in wanted]
-        checks.append(Check("the file runs", False if failed else None, str(error)))
-        return {"parity": [row | {"passed": False} if failed else row for row in rows], "checks": _rows(checks)}
+        passed = False if isinstance(error, CheckFailed) else None
+        cases = len(golden["keypoints"])
+        rows = [unmeasured(t, "none", cases, threshold, passed, str(error)).to_dict() for t in wanted]
+        return {"parity": rows, "checks": _rows([*checks, Check("the file runs", passed, str(error))])}
     if manifest["warp"] == "split":
         results["image"] = composite_results(folder, spec, manifest["avatar"]["config"], results)
     rows = [compare(t, runner.name, results[t.name], golden[t.name], threshold).to_dict() for t in wanted]

@@ -58,9 +58,11 @@ def command(avatar, target, device, precision, warp, converter, socs, budget_ms,
 
 
 def _print_summary(manifest: dict, output: Path) -> None:
+    from mobile_avatar.verification.manifest import belongs
+
     print_checks(manifest)
     model = manifest["roles"]["model"]
-    size = sum(entry["bytes"] for entry in manifest["files"] if f"{entry['path']}/".startswith(f"{model}/"))
+    size = sum(entry["bytes"] for entry in manifest["files"] if belongs(entry["path"], model))
     limit = manifest["budget"]
     estimate = "none" if limit["estimate_ms"] is None else f"{limit['estimate_ms']:.1f} ms"
     click.echo(f"\n{output / model}  {size / 1e6:.2f} MB")
