@@ -14,7 +14,11 @@ COMMANDS = {
     "create": "Make an avatar from one photo.",
     "animate": "Play an avatar from a built-in track, keypoints or a video.",
     "import": "Convert officially released weights.",
-    "train": "Train a model on synthetic heads.",
+    "personalize": "Make the avatar of one person from a short video, by fine-tuning.",
+    "train": "Train a model on synthetic heads or on a prepared dataset.",
+    "evaluate": "Measure a model on people it never saw.",
+    "prepare": "Turn videos into a dataset: crops, keypoints, masks.",
+    "synthesize": "Write a dataset of synthetic heads.",
     "doctor": "Show which targets, runtimes and accounts this machine has.",
 }
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobile_avatar.data.clips import Clips
 from mobile_avatar.keypoints.landmark_image import draw_landmarks_batched
 from mobile_avatar.models.bilayer.config import PRESETS
 from mobile_avatar.models.bilayer.inference_generator import masked
@@ -19,7 +20,7 @@ from mobile_avatar.models.bilayer.model import BilayerModel
 from mobile_avatar.models.bilayer.projector import Projector
 from mobile_avatar.models.bilayer.spectral import add_spectral_norm, resolve_spectral_norm
 from mobile_avatar.training.losses import structural_loss, total_variation
-from mobile_avatar.training.pool import Clips, FramePool, PoolSpec
+from mobile_avatar.training.pool import FramePool, PoolSpec
 from mobile_avatar.training.run import Run, TrainOptions
 from mobile_avatar.training.sheet import write_sheet
 
@@ -157,7 +158,7 @@ def _forward(model: BilayerModel, clips: Clips) -> tuple:
 def _batch(run: Run, pool: FramePool) -> Clips:
     """The next batch of a run: a source and its targets for every person."""
     options = run.options
-    return pool.sample(run.generator, options.batch_size, options.targets + 1, options.device)
+    return pool.load(pool.draw(run.generator, options.batch_size, options.targets + 1), options.device)
 
 
 def _autocast(options: TrainOptions, losses: Callable, model: BilayerModel, clips: Clips) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """A pool of synthetic frames on disk: rendered once, sampled many times by training."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mobile_avatar.data.clips import Clips, Draw
 from mobile_avatar.data.synthetic import SyntheticHeads
 from mobile_avatar.errors import BadInput
 
@@ -24,20 +26,6 @@ class PoolSpec:
     frames: int
     """Frames per identity."""
     split: str = "train"
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Frames of b people: n of each."""
-
-    images: Tensor
-    """(b, n, 3, S, S) float32 in [-1, 1]."""
-    masks: Tensor
-    """(b, n, 1, S, S) float32 in [0, 1]."""
-    keypoints: Tensor
-    """(b, n, 136) float32 in [-1, 1]."""
-    texture_uv: Tensor | None = None
-    """(b, n, 2, S, S) float32: where each pixel lies in the person's texture, NaN off the person; None if unknown."""
 
 
 class FramePool:
@@ -77,11 +65,18 @@ class FramePool:
             (self.folder / "pool.json").write_text(json.dumps(state))
         bar.close()
 
-    def sample(self, generator: np.random.Generator, people: int, frames: int, device: str = "cpu") -> Clips:
+    @property
+    def image_size(self) -> int:
+        return self.spec.image_size
+
+    def draw(self, generator: np.random.Generator, people: int, frames: int) -> list[Draw]:
         """Random people, different random frames of each."""
-        who = generator.choice(self.done, people, replace=False)
-        which = np.stack([generator.choice(self.spec.frames, frames, replace=False) for _ in range(people)])
-        index = who[:, None], which
+        who = generator.choice(self.done, people, replace=False).tolist()
+        return [Draw(p, tuple(generator.choice(self.spec.frames, frames, replace=False).tolist())) for p in who]
+
+    def load(self, draws: Sequence[Draw], device: str = "cpu") -> Clips:
+        """The frames of a draw."""
+        index = np.array([d.person for d in draws])[:, None], np.array([d.frames for d in draws])
 
         def take(array: np.memmap) -> Tensor:
             return torch.from_numpy(array[index]).to(device)

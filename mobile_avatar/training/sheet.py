@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
+from mobile_avatar.data.clips import Clips
 from mobile_avatar.images import to_uint8, write_png
 from mobile_avatar.keypoints.landmark_image import draw_landmarks_batched
 from mobile_avatar.models.bilayer.inference_generator import masked
 from mobile_avatar.models.bilayer.model import BilayerModel
-from mobile_avatar.training.pool import Clips
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ def test_training_learns(tmp_path, pool):
     generator = np.random.default_rng(0)
     totals = []
     for _ in range(25):
-        losses = bilayer.base_losses(model, pool.sample(generator, 4, 2))
+        losses = bilayer.base_losses(model, pool.load(pool.draw(generator, 4, 2)))
         optimizer.zero_grad()
         losses["total"].backward()
         optimizer.step()
@@ -93,7 +93,7 @@ def test_options_and_pool_are_kept(tmp_path, pool):
     with pytest.raises(BadInput, match="other options"):
         FramePool(pool.folder, PoolSpec(64, 5, 3))
     again = FramePool(pool.folder, PoolSpec(64, 4, 3))
-    a, b = (p.sample(np.random.default_rng(1), 2, 2) for p in (pool, again))
+    a, b = (p.load(p.draw(np.random.default_rng(1), 2, 2)) for p in (pool, again))
     assert torch.equal(a.images, b.images)
     assert not torch.equal(a.images[:, 0], a.images[:, 1]), "source and target are different frames"
 
