@@ -1,0 +1,297 @@
+"""Fine-tuning the avatar of one person on frames of a video: the folded per-frame network and the texture.
+
+Of the folded network, the parameters that the projectors predicted for this person are trained first together with the
+texture (the person-specific part of Zakharov et al., ECCV 2020), then everything. All that is random is a function of the
+seed and the step, so a run that was cut off goes on exactly as if it had not been.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobile_avatar.avatar import Avatar
+from mobile_avatar.data.jitter import jitter
+from mobile_avatar.errors import BadInput, CheckFailed
+from mobile_avatar.files import replace_file
+from mobile_avatar.models.bilayer.folded import ChannelAffine, FoldedGenerator
+from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid, warp
+from mobile_avatar.training.losses import structural_loss, total_variation
+
+LOW = 8  # pixels over which the goal of the low-frequency layer is averaged, as in training
+CLIP_NORM = 1.0
+WARM_STEPS = 20
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """What decides the result of fine-tuning, together with the start and the frames."""
+
+    steps: int = 1200
+    """Optimiser steps at most."""
+    batch_size: int = 6
+    """Frames of the video per step."""
+    other_poses: int = 2
+    """Poses per step that the video may not show; there the warp should stay what it was."""
+    lr: float = 1e-3
+    """Adam's peak learning rate of the parameters that were predicted for this person, and of all others ..."""
+    texture_lr: float = 1e-2
+    """... and of the texture."""
+    first_stage: float = 0.15
+    """Share of the steps that train only the texture and what was predicted for this person."""
+    checks: int = 20
+    """How often, over all steps, the validation frames are scored and a checkpoint is written."""
+    patience: int = 6
+    """Checks without a better score after which it stops."""
+    seed: int = 0
+    """Of the order of the frames and of their small random shifts."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """T frames of one person, as tensors on one device; also what a batch of them is."""
+
+    images: Tensor
+    """(T, 3, S, S) float32 in [-1, 1], background as filmed."""
+    masks: Tensor
+    """(T, 1, S, S) float32 in [0, 1]."""
+    keypoints: Tensor
+    """(T, 136) float32 in [-1, 1]."""
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def __getitem__(self, index) -> "Frames":
+        return Frames(self.images[index], self.masks[index], self.keypoints[index])
+
+
+class Portrait(nn.Module):
+    """What is trained: a folded generator and a texture."""
+
+    def __init__(self, generator: FoldedGenerator, texture: Tensor) -> None:
+        super().__init__()
+        self.generator = copy.deepcopy(generator).requires_grad_(True)
+        self.texture = nn.Parameter(texture.clone())
+
+    def layers(self, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(N, 136) -> uv delta (N, 2, S, S), lf, lf + warped texture (N, 3, S, S), mask (N, 1, S, S)."""
+        delta, lf, mask = self.generator(keypoints)
+        uv = (pixel_grid(delta.shape[-1], delta.device) + delta).permute(0, 2, 3, 1)
+        texture = self.texture.expand(len(delta), -1, -1, -1)
+        return delta, lf, lf + warp(texture, uv, self.generator.config.align_corners), mask
+
+    def personal(self) -> set[str]:
+        """Names of the parameters that a projector predicted: adaptive norms, also where they were folded, and skips."""
+        affine = {name for name, part in self.generator.named_modules() if isinstance(part, ChannelAffine)}
+        return {
+            f"generator.{name}"
+            for name, _ in self.generator.named_parameters()
+            if name.rpartition(".")[0] in affine or ".skip." in name or name.endswith("conv1.bias")
+        }
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """The result of fine-tuning."""
+
+    best: Avatar
+    """At the step that showed the validation frames best."""
+    best_step: int
+    end: Avatar
+    """At the last step."""
+    history: list[dict[str, float]]
+    """Per check: `step`, `loss` (mean since the check before) and `psnr` of the validation frames."""
+
+
+def finetune(
+    start: Avatar,
+    train: Frames,
+    poses: Tensor,
+    score: Callable[[Avatar], float],
+    options: FinetuneOptions,
+    checkpoint: Path,
+    fingerprint: str,
+    progress: Callable[[range], object] = iter,
+) -> Finetuned:
+    """Fine-tune an avatar on the frames of a video.
+
+    Args:
+        start: the avatar to begin with.
+        train: the frames, on the device to train on.
+        poses: (P, 136) keypoints of other poses, at which the warp is held near that of `start`.
+        score: PSNR in dB of an avatar on validation frames; decides which step is kept and when to stop.
+        checkpoint: where the state is kept; where it exists, training goes on from it.
+        fingerprint: of the inputs; BadInput when the checkpoint was made from others.
+        progress: wraps the range of steps that are left.
+
+    Raises:
+        CheckFailed: the loss became NaN or infinite; the last good checkpoint stays.
+    """
+    return _Finetuning(start, train, poses, options, checkpoint, fingerprint).run(score, progress)
+
+
+class _Finetuning:
+    def __init__(
+        self, start: Avatar, train: Frames, poses: Tensor, options: FinetuneOptions, checkpoint: Path, fingerprint: str
+    ) -> None:
+        self.start, self.train, self.poses, self.options = start, train, poses, options
+        self.checkpoint, self.fingerprint = checkpoint, fingerprint
+        device = train.images.device
+        self.portrait = Portrait(start.generator, start.texture).to(device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.portrait).requires_grad_(False)
+        with torch.no_grad():
+            self.held_delta = torch.cat([self.portrait.layers(one[None])[0] for one in poses])
+        personal = self.portrait.personal()
+        named = dict(self.portrait.named_parameters())
+        groups = {
+            "texture": [named["texture"]],
+            "personal": [value for name, value in named.items() if name in personal],
+            "shared": [value for name, value in named.items() if name not in personal | {"texture"}],
+        }
+        self.optimizer = torch.optim.Adam([{"params": group, "name": name} for name, group in groups.items()], eps=1e-7)
+        self.step = self.best_step = 0
+        self.best = copy.deepcopy(self.average.state_dict())
+        self.history: list[dict[str, float]] = []
+        if checkpoint.exists():
+            self._restore()
+
+    def run(self, score: Callable[[Avatar], float], progress: Callable[[range], object]) -> Finetuned:
+        options = self.options
+        every = max(1, options.steps // options.checks)
+        losses = []
+        if not self.history:
+            self._check(score, math.nan)
+        for _ in progress(range(self.step, options.steps)):
+            if self._patience_is_over():
+                break
+            losses.append(self._train_step())
+            if self.step % every == 0 or self.step == options.steps:
+                self._check(score, sum(losses) / len(losses))
+                losses = []
+        end = self._avatar(self.average.state_dict())
+        return Finetuned(self._avatar(self.best), self.best_step, end, self.history)
+
+    def _train_step(self) -> float:
+        self._set_rates()
+        loss = portrait_loss(self.portrait, *self._batch())
+        if not torch.isfinite(loss):
+            raise CheckFailed(
+                f"the loss became {loss.item()} at step {self.step}; the last good state is in "
+                f"{self.checkpoint.parent}; give another --seed or fewer --steps"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.portrait.parameters(), CLIP_NORM)
+        self.optimizer.step()
+        self.step += 1
+        keep = min(0.99, self.step / (self.step + 10))
+        with torch.no_grad():
+            for mean, value in zip(self.average.parameters(), self.portrait.parameters(), strict=True):
+                mean.lerp_(value, 1 - keep)
+        return loss.item()
+
+    def _batch(self) -> tuple[Frames, Tensor, Tensor, Tensor]:
+        """Frames of this step, shifted a little, where they are known, and the poses with their warps."""
+        options, count = self.options, len(self.train)
+        first = self.step * options.batch_size
+        chosen = [
+            int(np.random.default_rng((options.seed, position // count)).permutation(count)[position % count])
+            for position in range(first, first + options.batch_size)
+        ]
+        random = np.random.default_rng((options.seed, self.step, 1))
+        frames, known = jitter(self.train[chosen], random)
+        others = random.integers(0, len(self.poses), options.other_poses)
+        return frames, known, self.poses[others], self.held_delta[others]
+
+    def _set_rates(self) -> None:
+        options = self.options
+        decay = 0.02 + 0.98 * (1 + math.cos(math.pi * self.step / options.steps)) / 2
+        switch = options.first_stage * options.steps
+        for group in self.optimizer.param_groups:
+            begin = switch if group["name"] == "shared" else 0
+            warm = min(1.0, max(0.0, (self.step + 1 - begin) / WARM_STEPS))
+            group["lr"] = (options.texture_lr if group["name"] == "texture" else options.lr) * warm * decay
+
+    def _check(self, score: Callable[[Avatar], float], loss: float) -> None:
+        psnr = score(self._avatar(self.average.state_dict()))
+        if not self.history or psnr > max(row["psnr"] for row in self.history):
+            self.best, self.best_step = copy.deepcopy(self.average.state_dict()), self.step
+        self.history.append({"step": self.step, "loss": loss, "psnr": psnr})
+        self._save()
+
+    def _patience_is_over(self) -> bool:
+        """Never before both stages have had a chance."""
+        best = max(range(len(self.history)), key=lambda i: self.history[i]["psnr"])
+        late = self.step > 2 * self.options.first_stage * self.options.steps
+        return late and len(self.history) - 1 - best >= self.options.patience
+
+    def _avatar(self, state: dict[str, Tensor]) -> Avatar:
+        portrait = copy.deepcopy(self.average)
+        portrait.load_state_dict(state)
+        generator = portrait.generator.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
+        texture = portrait.texture.detach().cpu().contiguous()
+        return Avatar(generator, texture, self.start.source_keypoints, self.start.facts)
+
+    def _save(self) -> None:
+        state = {
+            "fingerprint": self.fingerprint,
+            "options": asdict(self.options),
+            "step": self.step,
+            "portrait": self.portrait.state_dict(),
+            "average": self.average.state_dict(),
+            "best": self.best,
+            "best_step": self.best_step,
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+        }
+        with replace_file(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+    def _restore(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.train.images.device, weights_only=True)
+        if (state["fingerprint"], state["options"]) != (self.fingerprint, asdict(self.options)):
+            raise BadInput(
+                f"{self.checkpoint} was begun with another video, other weights or other options; repeat those or "
+                "remove its folder"
+            )
+        self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
+        self.history = state["history"]
+        self.portrait.load_state_dict(state["portrait"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def portrait_loss(portrait: Portrait, frames: Frames, known: Tensor, poses: Tensor, held: Tensor) -> Tensor:
+    """The loss of one step.
+
+    Args:
+        frames: N frames of the video.
+        known: (N, 1, S, S), 1 where the frames are known; elsewhere nothing is compared.
+        poses: (P, 136) other poses.
+        held: (P, 2, S, S) warp that `poses` should keep: what no frame shows would otherwise tear.
+    """
+    delta, lf, unmasked, mask = portrait.layers(torch.cat([frames.keypoints, poses]))
+    count = len(frames)
+    goal = masked(frames.images, frames.masks)
+
+    def seen(image: Tensor) -> Tensor:
+        return torch.where(known > 0, image, goal)
+
+    blurred = F.interpolate(F.avg_pool2d(goal, LOW), scale_factor=float(LOW), mode="bilinear")
+    shown = masked(unmasked[:count], mask[:count])
+    inside = masked(unmasked[:count], frames.masks)
+    cross = F.binary_cross_entropy(mask[:count].clamp(1e-6, 1 - 1e-6), frames.masks, weight=known)
+    return (
+        structural_loss(seen(inside), goal)
+        + F.mse_loss(seen(shown), goal)
+        + 0.1 * (seen(masked(lf[:count], frames.masks)) - blurred).abs().mean()
+        + 0.3 * cross
+        + 0.1 * total_variation(delta)
+        + (delta[count:] - held).abs().mean()
+    )
