@@ -57,30 +57,47 @@ def track_video(path: str | Path, models: TrackerModels, show_progress: bool = F
     Raises:
         BadInput: the file is missing, is not a readable video, is empty or damaged, or shows no face in any frame.
     """
-    tracker, smooth = Tracker(models), OneEuro(STEADY_HZ, FOLLOW_HZ)
-    found: FaceMesh | None = None
-    points: list[np.ndarray | None] = []
-    video = Video(path)
-    unit, last = 1.0, 0.0
+    follower, video = FaceFollower(models), Video(path)
     frames = progress(video.frames(), video.frame_count, f"tracking {Path(path).name}", show_progress)
-    for index, frame in enumerate(frames):
-        found = _follow(tracker, frame.image, found, thorough=index % THOROUGH_EVERY == 0)
-        if found is None:
-            # A face that returns starts where it is, not where it was.
-            smooth = OneEuro(STEADY_HZ, FOLLOW_HZ)
-            points.append(None)
-        else:
-            unit = unit if points and points[-1] is not None else float(avatar_crop(found.points).half)
-            points.append(smooth(found.points.astype(np.float64) / unit, frame.seconds - last) * unit)
-        last = frame.seconds
+    points = [follower(frame) for frame in frames]
     seen = [face for face in points if face is not None]
     if not seen:
         raise BadInput(f"{path}: no face was found in any of its {len(points)} frames")
-    box = _median_box([avatar_crop(face) for face in seen])
+    box = median_box([avatar_crop(face) for face in seen])
     missing = tuple(index for index, face in enumerate(points) if face is None)
     held = _hold(points, seen[0])
     keypoints = normalise_points(held, box).clip(-LARGEST_COORDINATE, LARGEST_COORDINATE)
     return VideoTrack(keypoints, video.fps, missing, box)
+
+
+class FaceFollower:
+    """One face, frame after frame: looked for in the crop of the frame before, found anew when lost, and smoothed."""
+
+    def __init__(self, models: TrackerModels) -> None:
+        self._tracker = Tracker(models)
+        self._count, self._last = 0, 0.0
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as after a cut: the next face is the largest in its frame."""
+        self._found: FaceMesh | None = None
+        self._restart()
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray | None:
+        """The 68 points in `frame`, float64 (68, 2) in its pixels, or None where no face is seen."""
+        self._found = _follow(self._tracker, frame.image, self._found, thorough=self._count % THOROUGH_EVERY == 0)
+        seconds, self._last = frame.seconds - self._last, frame.seconds
+        self._count += 1
+        if self._found is None:
+            # A face that returns starts where it is, not where it was.
+            self._restart()
+            return None
+        self._unit = self._unit or float(avatar_crop(self._found.points).half)
+        return self._smooth(self._found.points.astype(np.float64) / self._unit, seconds) * self._unit
+
+    def _restart(self) -> None:
+        self._smooth = OneEuro(STEADY_HZ, FOLLOW_HZ)
+        self._unit = 0.0
 
 
 class Video:
@@ -152,7 +169,8 @@ def _follow(tracker: Tracker, image: np.ndarray, last: FaceMesh | None, thorough
     return next((found for face in faces if (found := tracker.confirm(image, face))), None)
 
 
-def _median_box(boxes: list[CropBox]) -> CropBox:
+def median_box(boxes: list[CropBox]) -> CropBox:
+    """The median of centres and sizes, each on its own."""
     values = [[box.cx, box.cy, box.half] for box in boxes]
     return CropBox(*(int(value) for value in np.round(np.median(values, axis=0))))
 
