@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobile_avatar.models.bilayer.blocks import activate, batch_norm, conv3, upsample
+from mobile_avatar.models.bilayer.blocks import activate, batch_norm, conv1, conv3, upsample
 
 
 class Predicted(NamedTuple):
@@ -70,10 +70,18 @@ class AdaptiveBlock(nn.Module):
         size: side of the input.
         first: the first norm is a plain affine batch norm (first block of a generator).
         efficient: up-sample before the second convolution instead of before the first.
+        adaptive_skip: predict the skip; otherwise it is a learned convolution that all people share.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, norm: type[nn.Module], size: int, first: bool, efficient: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        norm: type[nn.Module],
+        size: int,
+        first: bool,
+        efficient: bool,
+        adaptive_skip: bool = True,
     ) -> None:
         super().__init__()
         self.first, self.efficient = first, efficient
@@ -81,15 +89,16 @@ class AdaptiveBlock(nn.Module):
         self.conv1 = conv3(in_channels, out_channels)
         self.norm2 = norm(out_channels, size if efficient else 2 * size)
         self.conv2 = conv3(out_channels, out_channels)
+        self.shared_skip = None if adaptive_skip else conv1(in_channels, out_channels)
 
-    def forward(self, x: Tensor, norm1: tuple | None, norm2: tuple, skip: Predicted) -> Tensor:
+    def forward(self, x: Tensor, norm1: tuple | None, norm2: tuple, skip: Predicted | None) -> Tensor:
         """x (N, in, s, s) -> (N, out, 2s, 2s); the predicted layers are per sample or for a single person."""
         h = activate(self.norm1(x) if self.first else self.norm1(x, norm1))
         h = self.conv1(h if self.efficient else upsample(h))
         h = activate(self.norm2(h, norm2))
         h = self.conv2(upsample(h) if self.efficient else h)
         # The skip reads the raw input; before the up-sampling it gives the same numbers at a quarter of the work.
-        return h + upsample(self.skip(x, skip))
+        return h + upsample(self.skip(x, skip) if self.shared_skip is None else self.shared_skip(x))
 
     @staticmethod
     def skip(x: Tensor, layer: Predicted) -> Tensor:
@@ -103,15 +112,15 @@ class PredictedBlock(NamedTuple):
 
     norm2: tuple[Predicted, ...]
     """Second norm of generator block i."""
-    skip: Predicted
-    """Skip of generator block i."""
+    skip: Predicted | None
+    """Skip of generator block i; None where it is not predicted."""
     next_norm: tuple[Predicted, ...]
     """First norm of generator block i + 1, or the norm in front of the heads."""
 
     def repeat(self, frames: int) -> "PredictedBlock":
         return PredictedBlock(
             tuple(layer.repeat(frames) for layer in self.norm2),
-            self.skip.repeat(frames),
+            self.skip and self.skip.repeat(frames),
             tuple(layer.repeat(frames) for layer in self.next_norm),
         )
 
@@ -119,10 +128,12 @@ class PredictedBlock(NamedTuple):
 class AdaptiveDecoder(nn.Module):
     """Chain of adaptive blocks from 4x4 to full size, closed by an adaptive norm and an activation."""
 
-    def __init__(self, widths: list[int], norm: type[nn.Module], base: int, efficient: bool) -> None:
+    def __init__(
+        self, widths: list[int], norm: type[nn.Module], base: int, efficient: bool, adaptive_skips: bool = True
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            AdaptiveBlock(a, b, norm, base * 2**i, first=i == 0, efficient=efficient)
+            AdaptiveBlock(a, b, norm, base * 2**i, i == 0, efficient, adaptive_skips)
             for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
         )
         self.norm = norm(widths[-1], base * 2 ** len(self.blocks))

@@ -51,6 +51,10 @@ class BilayerConfig:
     """... and at most."""
     dis_blocks: int = 6
     """Residual blocks of the discriminator, those that keep the resolution included."""
+    tex_spade: bool = True
+    """Adaptive SPADE in the texture generator; off (the ablation of thesis table 5.1): adaptive batch norm."""
+    adaptive_skips: bool = True
+    """Skips of both generators are predicted per person; off (same ablation): learned 1x1 convolutions."""
     align_corners: bool = False
     """`grid_sample` convention of the warp; which one trained the released weights is not known."""
 
@@ -78,6 +82,16 @@ class BilayerConfig:
         return [
             widen(self.emb_channels, self.num_blocks - 1 - i, self.emb_max_channels) for i in range(self.num_blocks)
         ]
+
+    def at_size(self, size: int) -> "BilayerConfig":
+        """The same widths at another image size; the updater's bottleneck and the discriminator's depth follow."""
+        levels = (size // EMBEDDING_SIZE).bit_length() - (self.image_size // EMBEDDING_SIZE).bit_length()
+        return dataclasses.replace(
+            self,
+            image_size=size,
+            enh_bottleneck=max(EMBEDDING_SIZE, self.enh_bottleneck * size // self.image_size),
+            dis_blocks=self.dis_blocks + levels,
+        )
 
     def to_dict(self) -> dict:
         """Plain numbers, for metadata."""
@@ -121,5 +135,23 @@ PRESETS: dict[str, BilayerConfig] = {
         dis_channels=16,
         dis_max_channels=128,
         dis_blocks=5,
+    ),
+    # To try things and for tests: a step takes a fraction of a second on one core.
+    "tiny": BilayerConfig(
+        image_size=64,
+        emb_channels=8,
+        emb_max_channels=32,
+        tex_channels=8,
+        tex_max_channels=32,
+        inf_channels=8,
+        inf_max_channels=32,
+        pose_channels=64,
+        enh_channels=8,
+        enh_max_channels=16,
+        enh_bottleneck=32,
+        enh_blocks=2,
+        dis_channels=8,
+        dis_max_channels=32,
+        dis_blocks=4,
     ),
 }

@@ -39,8 +39,11 @@ def _fold_block(target: FoldedBlock, block: AdaptiveBlock, layers: PredictedBloc
     target.conv1.weight.copy_(block.conv1.weight.double() * scale[:, None, None, None])
     target.conv1.bias.copy_(block.conv1.bias.double() * scale + bias)
     target.conv2.load_state_dict(block.conv2.state_dict())
-    target.skip.weight.copy_(layers.skip.weight[0][:, :, None, None])
-    target.skip.bias.copy_(layers.skip.bias[0])
+    if layers.skip is None:
+        target.skip.load_state_dict(block.shared_skip.state_dict())
+    else:
+        target.skip.weight.copy_(layers.skip.weight[0][:, :, None, None])
+        target.skip.bias.copy_(layers.skip.bias[0])
 
 
 def _predicted_norm(norm: AdaptiveBatchNorm, predicted: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

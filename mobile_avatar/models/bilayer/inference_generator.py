@@ -39,7 +39,7 @@ class InferenceGenerator(nn.Module):
             widen(config.inf_channels, config.num_blocks - i, config.inf_max_channels)
             for i in range(config.num_blocks + 1)
         ]
-        self.decoder = AdaptiveDecoder(widths, AdaptiveBatchNorm, BASE_SIZE, efficient=True)
+        self.decoder = AdaptiveDecoder(widths, AdaptiveBatchNorm, BASE_SIZE, True, config.adaptive_skips)
         self.uv_head = conv3(widths[-1], 2)
         self.lf_head = conv3(widths[-1], 3)
         self.mask_head = conv3(widths[-1], 1)

@@ -32,9 +32,12 @@ class BilayerModel(nn.Module):
         super().__init__()
         self.config = config
         self.identity_embedder = IdentityEmbedder(config)
-        self.texture_projector = Projector(config, config.tex_channels, config.tex_max_channels, spatial=True)
+        skips = config.adaptive_skips
+        self.texture_projector = Projector(
+            config, config.tex_channels, config.tex_max_channels, config.tex_spade, skips
+        )
         self.texture_generator = TextureGenerator(config)
-        self.inference_projector = Projector(config, config.inf_channels, config.inf_max_channels, spatial=False)
+        self.inference_projector = Projector(config, config.inf_channels, config.inf_max_channels, False, skips)
         self.keypoints_embedder = KeypointsEmbedder(config)
         self.inference_generator = InferenceGenerator(config)
         self.texture_updater = TextureUpdater(config)

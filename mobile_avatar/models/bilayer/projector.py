@@ -17,11 +17,15 @@ class Projector(nn.Module):
         config: gives the widths of the embeddings.
         channels, max_channels: widths of the generator that is served.
         spatial: adaptive SPADE (two 1x1 convolutions per norm) instead of adaptive batch norm (a scale and a bias).
+        skips: predict the generator's skips too.
     """
 
-    def __init__(self, config: BilayerConfig, channels: int, max_channels: int, spatial: bool) -> None:
+    def __init__(
+        self, config: BilayerConfig, channels: int, max_channels: int, spatial: bool, skips: bool = True
+    ) -> None:
         super().__init__()
         count = config.num_blocks
+        self.skips = skips
         self.norm_layers = 2 if spatial else 1
         self.pooled: list[int] = []
         self.rows: list[int] = []
@@ -39,7 +43,8 @@ class Projector(nn.Module):
             self.rows.append(rows)
             norm_out = rows + 1 if spatial else 2
             skip_in = widen(channels, count - i, max_channels)
-            outputs = [norm_out] * self.norm_layers + [skip_in + 1] + [norm_out] * self.norm_layers
+            norm = [norm_out] * self.norm_layers
+            outputs = norm + [skip_in + 1] * skips + norm
             features = width * side * side // rows
             blocks.append(nn.ModuleList(_chain(features, hidden, out) for out in outputs))
         self.blocks = nn.ModuleList(blocks)
@@ -55,7 +60,7 @@ class Projector(nn.Module):
         outputs = [chain(rows) for chain in self.blocks[i]]
         layers = [Predicted(out[:, :, :-1], out[:, :, -1]) for out in outputs]
         k = self.norm_layers
-        return PredictedBlock(tuple(layers[:k]), layers[k], tuple(layers[k + 1 :]))
+        return PredictedBlock(tuple(layers[:k]), layers[k] if self.skips else None, tuple(layers[-k:]))
 
 
 def _chain(features: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -23,19 +23,27 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", F.normalize(torch.randn(flat.shape[0]).to(flat), dim=0, eps=EPS))
         self.register_buffer("v", F.normalize(torch.randn(flat.shape[1]).to(flat), dim=0, eps=EPS))
         for _ in range(WARM_UP):
-            self._iterate(flat)
+            self.iterate(weight)
 
     @torch.no_grad()
-    def _iterate(self, flat: Tensor) -> None:
-        # Out of place, so that an earlier forward of the same step keeps its vectors for the backward pass.
-        self.v = F.normalize(flat.t() @ self.u, dim=0, eps=EPS)
-        self.u = F.normalize(flat @ self.v, dim=0, eps=EPS)
+    def iterate(self, weight: Tensor) -> None:
+        """One power iteration."""
+        flat = weight.flatten(1)
+        with _full_precision(weight):
+            # Out of place, so that an earlier forward of the same step keeps its vectors for the backward pass.
+            self.v = F.normalize(flat.t() @ self.u, dim=0, eps=EPS)
+            self.u = F.normalize(flat @ self.v, dim=0, eps=EPS)
 
     def forward(self, weight: Tensor) -> Tensor:
-        flat = weight.flatten(1)
         if self.training:
-            self._iterate(flat)
-        return weight / torch.dot(self.u, flat @ self.v)
+            self.iterate(weight)
+        with _full_precision(weight):
+            return weight / torch.dot(self.u, weight.flatten(1) @ self.v)
+
+
+def _full_precision(weight: Tensor) -> torch.autocast:
+    """Autocast off: in bfloat16 the vectors would be stored rounded and sigma would be wrong by a percent."""
+    return torch.autocast(weight.device.type, enabled=False)
 
 
 def add_spectral_norm(module: nn.Module) -> nn.Module:
@@ -44,6 +52,14 @@ def add_spectral_norm(module: nn.Module) -> nn.Module:
         if isinstance(layer, nn.Conv2d | nn.Linear) and not parametrize.is_parametrized(layer):
             parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
     return module
+
+
+def advance_spectral_norm(module: nn.Module) -> None:
+    """One power iteration of every normalised layer, for modules in eval mode that nevertheless train."""
+    for layer in module.modules():
+        if parametrize.is_parametrized(layer):
+            for norm in layer.parametrizations.weight:
+                norm.iterate(layer.parametrizations.weight.original)
 
 
 def resolve_spectral_norm(module: nn.Module) -> nn.Module:

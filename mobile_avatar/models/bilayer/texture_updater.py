@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mobile_avatar.models.bilayer.blocks import ResidualBlock, activate, conv3
 from mobile_avatar.models.bilayer.config import BilayerConfig, widen
@@ -33,13 +34,17 @@ class TextureUpdater(nn.Module):
             x = block(x)
         return self.head(activate(x))
 
-    def forward(self, texture: Tensor, source: Layers, images: Tensor, steps: int) -> list[Tensor]:
+    def forward(
+        self, texture: Tensor, source: Layers, images: Tensor, steps: int, checkpointing: bool = False
+    ) -> list[Tensor]:
         """Textures after each of `steps` updates, each (b, 3, S, S).
 
         Args:
             texture: (b, 3, S, S) from the texture generator.
             source: layers rendered for the source keypoints, (b * n, ...), frame index fastest.
             images: source photos (b * n, 3, S, S) in [-1, 1].
+            checkpointing: in training, compute the inside of each step again for the backward pass instead of keeping
+                it: the memory of one step instead of all, for a third more time.
         """
         frames = images.shape[0] // texture.shape[0]
         lf, uv, mask = source.lf.detach(), source.uv().detach(), source.mask().detach()
@@ -48,7 +53,11 @@ class TextureUpdater(nn.Module):
         for _ in range(steps):
             repeated = texture.repeat_interleave(frames, 0)
             gradient = reconstruction_gradient(repeated.detach(), lf, uv, mask, goal, self.align_corners)
-            texture = texture + torch.tanh(self.step(repeated, gradient, frames))
+            if checkpointing and torch.is_grad_enabled():
+                step = checkpoint(self.step, repeated, gradient, frames, use_reentrant=False)
+            else:
+                step = self.step(repeated, gradient, frames)
+            texture = texture + torch.tanh(step)
             textures.append(texture)
         return textures
 
