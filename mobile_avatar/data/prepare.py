@@ -108,6 +108,7 @@ def prepare_clip(
     Raises:
         BadInput: the video cannot be read, no frame of it is usable, or it is too long for memory.
     """
+    check_size(size)
     options = options or PrepareOptions()
     video, rejected = Video(path), Counter()
     label = Path(path).name if show_progress else None
@@ -133,6 +134,12 @@ def prepare_clip(
     )
 
 
+def check_size(size: int) -> None:
+    """Raises BadInput for crops that are too small or too large."""
+    if not SMALLEST_SIDE <= size <= LARGEST_SIZE:
+        raise BadInput(f"crops cannot be made at {size} px: use {SMALLEST_SIDE} to {LARGEST_SIZE}")
+
+
 def plan_video(
     video: Video,
     models: TrackerModels,
@@ -142,8 +149,6 @@ def plan_video(
     label: str | None = None,
 ) -> list[Sequence]:
     """Decode once to find faces, cuts and crops; `rejected` counts frames by reason. Raises BadInput."""
-    if not SMALLEST_SIDE <= size <= LARGEST_SIZE:
-        raise BadInput(f"crops cannot be made at {size} px: use {SMALLEST_SIDE} to {LARGEST_SIZE}")
     min_face = max(1, size // 4) if options.min_face is None else options.min_face
     return find_sequences(video, models, options.fps, min_face, rejected, label)
 
@@ -176,13 +181,21 @@ def prepared_frames(
             continue
         before[index] = now
         # The mask comes from the segmenter's own resolution; a smaller crop would cost detail at the outline.
-        mask = np.rint(resize_plane(segmenter.segment(crop), size) * 255).astype(np.uint8)
+        soft = resize_plane(segmenter.segment(crop), size) * _inside(sequence.box, frame.image.shape, size)
+        mask = np.rint(soft * 255).astype(np.uint8)
         keypoints = normalise_points(points, sequence.box).clip(-LARGEST_COORDINATE, LARGEST_COORDINATE)
         if not covers_face(mask, keypoints):
             rejected["no_mask"] += 1
             continue
         image = crop if len(crop) == size else crop_image(frame.image, sequence.box, size)
         yield PreparedFrame(number, index, image, mask, keypoints)
+
+
+def _inside(box: CropBox, shape: tuple[int, ...], size: int) -> np.ndarray:
+    """bool (S, S): where a crop shows the picture; the segmentation takes the black beside it for clothes."""
+    centres = box.half * (2 * np.arange(size) + 1) / size - box.half
+    rows, columns = box.cy + centres, box.cx + centres
+    return ((rows >= 0) & (rows < shape[0]))[:, None] & ((columns >= 0) & (columns < shape[1]))
 
 
 def nothing_kept(path: str | Path, rejected: dict[str, int]) -> str:
