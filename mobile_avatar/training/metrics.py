@@ -5,6 +5,8 @@ given. `masked` averages the error inside the target's soft mask; `raw` averages
 person on black is compared with a person on black, so that a wrong outline counts too, and empty black counts as right.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,28 @@ from mobile_avatar.creation import psnr_inside
 from mobile_avatar.models.bilayer.inference_generator import masked
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+
+
+@dataclass(frozen=True)
+class Driven:
+    """Driven frames of one person, and what they should show."""
+
+    images: Tensor
+    """(N, 3, S, S) in [-1, 1], composited on the black background as the model outputs them."""
+    masks: Tensor
+    """(N, 1, S, S) in [0, 1]: the masks they were composited with."""
+    goals: Tensor
+    """(N, 3, S, S) in [-1, 1]: the photos, with their background."""
+    goal_masks: Tensor
+    """(N, 1, S, S) in [0, 1]: the masks of the photos."""
+    keypoints: Tensor
+    """(N, 136) in [-1, 1]: the points of the photos, which drove the frames."""
+
+
+def pixel_metrics(driven: Driven) -> dict[str, Tensor]:
+    """What needs no network: `score_frames` and `mask_iou`, (N,) each."""
+    scores = score_frames(driven.images, driven.goals, driven.goal_masks)
+    return scores | {"mask_iou": mask_iou(driven.masks, driven.goal_masks)}
 
 
 def score_frames(images: Tensor, goals: Tensor, masks: Tensor) -> dict[str, Tensor]:

@@ -77,14 +77,14 @@ def import_official(runs: OfficialRuns, align_corners: bool = False) -> tuple[Bi
     return model, discriminator
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """A state dict from either container (zip or the older one); never unpickles code."""
+def read_checkpoint(path: Path, expected: str = "the official <epoch>_<network>.pth files") -> dict[str, Tensor]:
+    """A state dict from either container (zip or the older one); never unpickles code. BadInput asks for `expected`."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise BadInput(f"{path} is not a readable checkpoint ({first_line(error)}); download it again") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise BadInput(f"{path} does not hold a plain state dict; pass the official <epoch>_<network>.pth files")
+        raise BadInput(f"{path} does not hold a plain state dict; pass {expected}")
     return state
 
 
