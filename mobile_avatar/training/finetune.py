@@ -1,14 +1,15 @@
 """Fine-tuning the avatar of one person on frames of a video: the folded per-frame network and the texture.
 
 Of the folded network, the parameters that the projectors predicted for this person are trained first together with the
-texture (the person-specific part of Zakharov et al., ECCV 2020), then everything. All that is random is a function of the
-seed and the step, so a run that was cut off goes on exactly as if it had not been.
+texture (the person-specific part of Zakharov et al., ECCV 2020), then everything. All that is random is a function of
+the seed and the step, so a run that was cut off goes on exactly as if it had not been.
 """
 
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobile_avatar.avatar import Avatar
-from mobile_avatar.data.jitter import jitter
-from mobile_avatar.errors import BadInput, CheckFailed
+from mobile_avatar.data.frames import Frames, jitter
+from mobile_avatar.errors import CheckFailed
 from mobile_avatar.files import replace_file
 from mobile_avatar.models.bilayer.folded import ChannelAffine, FoldedGenerator
 from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid, warp
@@ -27,6 +28,7 @@ from mobile_avatar.training.losses import structural_loss, total_variation
 LOW = 8  # pixels over which the goal of the low-frequency layer is averaged, as in training
 CLIP_NORM = 1.0
 WARM_STEPS = 20
+TRIAL_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -53,24 +55,6 @@ class FinetuneOptions:
     """Of the order of the frames and of their small random shifts."""
 
 
-@dataclass(frozen=True)
-class Frames:
-    """T frames of one person, as tensors on one device; also what a batch of them is."""
-
-    images: Tensor
-    """(T, 3, S, S) float32 in [-1, 1], background as filmed."""
-    masks: Tensor
-    """(T, 1, S, S) float32 in [0, 1]."""
-    keypoints: Tensor
-    """(T, 136) float32 in [-1, 1]."""
-
-    def __len__(self) -> int:
-        return len(self.keypoints)
-
-    def __getitem__(self, index) -> "Frames":
-        return Frames(self.images[index], self.masks[index], self.keypoints[index])
-
-
 class Portrait(nn.Module):
     """What is trained: a folded generator and a texture."""
 
@@ -81,13 +65,14 @@ class Portrait(nn.Module):
 
     def layers(self, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(N, 136) -> uv delta (N, 2, S, S), lf, lf + warped texture (N, 3, S, S), mask (N, 1, S, S)."""
-        delta, lf, mask = self.generator(keypoints)
+        # Losses of channels-last tensors take twice as long.
+        delta, lf, mask = (layer.contiguous() for layer in self.generator(keypoints))
         uv = (pixel_grid(delta.shape[-1], delta.device) + delta).permute(0, 2, 3, 1)
         texture = self.texture.expand(len(delta), -1, -1, -1)
         return delta, lf, lf + warp(texture, uv, self.generator.config.align_corners), mask
 
     def personal(self) -> set[str]:
-        """Names of the parameters that a projector predicted: adaptive norms, also where they were folded, and skips."""
+        """Names of the parameters that a projector predicted: adaptive norms, also folded ones, and skips."""
         affine = {name for name, part in self.generator.named_modules() if isinstance(part, ChannelAffine)}
         return {
             f"generator.{name}"
@@ -116,8 +101,7 @@ def finetune(
     score: Callable[[Avatar], float],
     options: FinetuneOptions,
     checkpoint: Path,
-    fingerprint: str,
-    progress: Callable[[range], object] = iter,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> Finetuned:
     """Fine-tune an avatar on the frames of a video.
 
@@ -126,22 +110,32 @@ def finetune(
         train: the frames, on the device to train on.
         poses: (P, 136) keypoints of other poses, at which the warp is held near that of `start`.
         score: PSNR in dB of an avatar on validation frames; decides which step is kept and when to stop.
-        checkpoint: where the state is kept; where it exists, training goes on from it.
-        fingerprint: of the inputs; BadInput when the checkpoint was made from others.
+        checkpoint: where the state is kept; where it exists, training goes on from it, and all else has to be the same.
         progress: wraps the range of steps that are left.
 
     Raises:
         CheckFailed: the loss became NaN or infinite; the last good checkpoint stays.
     """
-    return _Finetuning(start, train, poses, options, checkpoint, fingerprint).run(score, progress)
+    return _Finetuning(start, train, poses, options, checkpoint).run(score, progress)
+
+
+def seconds_per_step(start: Avatar, train: Frames, poses: Tensor, options: FinetuneOptions) -> float:
+    """Wall-clock time of one step on this machine, tried out on a copy."""
+    trial = _Finetuning(start, train, poses, options, None)
+    times = []
+    for _ in range(TRIAL_STEPS):
+        begin = time.perf_counter()
+        trial.train_step()
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times[1:]))  # the first one also prepares
 
 
 class _Finetuning:
     def __init__(
-        self, start: Avatar, train: Frames, poses: Tensor, options: FinetuneOptions, checkpoint: Path, fingerprint: str
+        self, start: Avatar, train: Frames, poses: Tensor, options: FinetuneOptions, checkpoint: Path | None
     ) -> None:
         self.start, self.train, self.poses, self.options = start, train, poses, options
-        self.checkpoint, self.fingerprint = checkpoint, fingerprint
+        self.checkpoint = checkpoint
         device = train.images.device
         self.portrait = Portrait(start.generator, start.texture).to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.portrait).requires_grad_(False)
@@ -158,10 +152,10 @@ class _Finetuning:
         self.step = self.best_step = 0
         self.best = copy.deepcopy(self.average.state_dict())
         self.history: list[dict[str, float]] = []
-        if checkpoint.exists():
+        if checkpoint and checkpoint.exists():
             self._restore()
 
-    def run(self, score: Callable[[Avatar], float], progress: Callable[[range], object]) -> Finetuned:
+    def run(self, score: Callable[[Avatar], float], progress: Callable[[range], Iterable[int]]) -> Finetuned:
         options = self.options
         every = max(1, options.steps // options.checks)
         losses = []
@@ -170,14 +164,14 @@ class _Finetuning:
         for _ in progress(range(self.step, options.steps)):
             if self._patience_is_over():
                 break
-            losses.append(self._train_step())
+            losses.append(self.train_step())
             if self.step % every == 0 or self.step == options.steps:
                 self._check(score, sum(losses) / len(losses))
                 losses = []
         end = self._avatar(self.average.state_dict())
         return Finetuned(self._avatar(self.best), self.best_step, end, self.history)
 
-    def _train_step(self) -> float:
+    def train_step(self) -> float:
         self._set_rates()
         loss = portrait_loss(self.portrait, *self._batch())
         if not torch.isfinite(loss):
@@ -228,7 +222,7 @@ class _Finetuning:
     def _patience_is_over(self) -> bool:
         """Never before both stages have had a chance."""
         best = max(range(len(self.history)), key=lambda i: self.history[i]["psnr"])
-        late = self.step > 2 * self.options.first_stage * self.options.steps
+        late = self.history[-1]["step"] >= 2 * self.options.first_stage * self.options.steps
         return late and len(self.history) - 1 - best >= self.options.patience
 
     def _avatar(self, state: dict[str, Tensor]) -> Avatar:
@@ -240,8 +234,6 @@ class _Finetuning:
 
     def _save(self) -> None:
         state = {
-            "fingerprint": self.fingerprint,
-            "options": asdict(self.options),
             "step": self.step,
             "portrait": self.portrait.state_dict(),
             "average": self.average.state_dict(),
@@ -255,11 +247,6 @@ class _Finetuning:
 
     def _restore(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.train.images.device, weights_only=True)
-        if (state["fingerprint"], state["options"]) != (self.fingerprint, asdict(self.options)):
-            raise BadInput(
-                f"{self.checkpoint} was begun with another video, other weights or other options; repeat those or "
-                "remove its folder"
-            )
         self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
         self.history = state["history"]
         self.portrait.load_state_dict(state["portrait"])
