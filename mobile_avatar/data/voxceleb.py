@@ -50,7 +50,7 @@ class VoxCelebClips:
     Attributes:
         people: "PERSON/VIDEO" of every item, sorted; `Draw.person` counts in it.
         image_size: side S of the pictures that `load` returns.
-        unreadable: how many times a damaged frame was replaced by another one of the same item.
+        unreadable: how many times a damaged frame was met; another one of its item takes its place.
     """
 
     def __init__(self, root: str | Path, split: str = "train", image_size: int = 256) -> None:
@@ -110,8 +110,11 @@ class VoxCelebClips:
         wanted = [(draw.person, index) for draw in draws for index in draw.frames]
         with ThreadPoolExecutor(min(READERS, len(wanted), os.cpu_count() or 1)) as pool:
             read = list(pool.map(lambda item: self._read_or_next(*item), wanted))
+        for _, errors in read:
+            self._complain(errors)
         shape, size = (len(draws), len(draws[0].frames)), self.image_size
-        images, masks, keypoints = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*read, strict=True))
+        arrays = zip(*(frame for frame, _ in read), strict=True)
+        images, masks, keypoints = (torch.from_numpy(np.stack(array)) for array in arrays)
         return Clips(
             images.view(*shape, 3, size, size).to(device),
             masks.view(*shape, 1, size, size).to(device),
@@ -140,24 +143,27 @@ class VoxCelebClips:
                         found[Frame(sequence, stem)] = entry.name
         return found
 
-    def _read_or_next(self, person: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        frames = self.frames_of(person)
+    def _read_or_next(self, person: int, index: int) -> tuple[tuple[np.ndarray, ...], list[BadInput]]:
+        """A frame as `_read` returns it, and what was wrong with the frames before it."""
+        frames, errors = self.frames_of(person), []
         for offset in range(len(frames)):
             try:
-                return self._read(person, frames[(index + offset) % len(frames)])
+                return self._read(person, frames[(index + offset) % len(frames)]), errors
             except BadInput as error:
-                self._complain(error)
+                errors.append(error)
         raise BadInput(
             f"{self._folders['imgs'] / self.people[person]}: none of {len(frames)} frames can be read; "
             "prepare this video again or remove its folder"
         )
 
-    def _complain(self, error: BadInput) -> None:
-        self.unreadable += 1
-        if self.unreadable == 1:
-            print(f"{error}; another frame takes its place", file=sys.stderr)
-        elif math.log10(self.unreadable).is_integer():
-            print(f"{self.root}: unreadable frames were replaced {self.unreadable} times so far", file=sys.stderr)
+    def _complain(self, errors: list[BadInput]) -> None:
+        """Say the first of them, and later only how many there were."""
+        for error in errors:
+            self.unreadable += 1
+            if self.unreadable == 1:
+                print(f"{error}; another frame takes its place", file=sys.stderr)
+            elif math.log10(self.unreadable).is_integer():
+                print(f"{self.root}: unreadable frames were met {self.unreadable} times so far", file=sys.stderr)
 
     def _read(self, person: int, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image (3, S, S) in [-1, 1], mask (1, S, S) in [0, 1], keypoints (136,) in [-1, 1]; all float32."""

@@ -4,7 +4,6 @@ import struct
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
 
@@ -12,20 +11,9 @@ from mobile_avatar.errors import BadInput
 from mobile_avatar.keypoints.contract import check_keypoints
 from mobile_avatar.keypoints.one_euro import OneEuro
 from mobile_avatar.keypoints.video import Video, track_video
+from tests.films import FPS, shifted, write_video
 
-FPS = 25
 QUARTER_CLOCKWISE = (0, 1, 0, -1, 0, 0, 0, 0, 1)
-
-
-def write_video(path: Path, frames: list[np.ndarray], codec: str = "mpeg4") -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.bit_rate = "yuv420p", 8_000_000
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 def mark_rotation(path: Path, matrix: tuple[int, ...]) -> None:
@@ -36,10 +24,6 @@ def mark_rotation(path: Path, matrix: tuple[int, ...]) -> None:
     fixed = [value << scale for value, scale in zip(matrix, scales, strict=True)]
     content[header + 40 : header + 76] = struct.pack(">9i", *fixed)
     path.write_bytes(content)
-
-
-def shifted(image: np.ndarray, x: float) -> np.ndarray:
-    return cv2.warpAffine(image, np.float64([[1, 0, x], [0, 1, 0]]), image.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
 
 
 def test_a_moving_head_is_followed_in_one_crop(tmp_path, models, tracker, astronaut, capfd):
