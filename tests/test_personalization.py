@@ -84,7 +84,7 @@ def test_held_out_frames_get_better(model, split, tmp_path):
 
 
 def test_training_never_sees_what_is_held_out(model, split, done, tmp_path):
-    """Other held-out frames may choose another step, but every step stays the same; other unseen ones change nothing."""
+    """Other held-out frames may choose another step, but each step stays the same; other unseen ones change nothing."""
     other = made(model, replace(split, choosing=spoiled(split.choosing), unseen=spoiled(split.unseen)), tmp_path / "a")
     assert same(other.finetuned.end, done.finetuned.end)
     assert [row["loss"] for row in other.finetuned.history[1:]] == [row["loss"] for row in done.finetuned.history[1:]]
@@ -182,7 +182,7 @@ def test_nan_stops_with_a_sentence(model, split, tmp_path):
 
 
 def test_too_few_frames(split):
-    with pytest.raises(BadInput, match="clip.mp4: 20 usable frames"):
+    with pytest.raises(BadInput, match=r"clip\.mp4: 20 usable frames"):
         split_frames(split.train[:20], 0.2, "clip.mp4")
     with pytest.raises(BadInput, match="30 usable frames, of which 2 are held out"):
         split_frames(split.train[[0] * 30], 0.05, "clip.mp4")
