@@ -32,10 +32,11 @@ def write_sheet(done: Personalized, path: Path) -> None:
         cells += [(name, to_uint8(done.driven[name].images[i])) for name in ("warp", "before", "after")]
     size = photos.shape[-1]
     history = [(row["step"], row["psnr"]) for row in done.finetuned.history]
+    low, high = (limit(value for _, value in history) for limit in (min, max))
     cells += [
         ("texture before", to_uint8(done.before.texture[0])),
         ("texture after", to_uint8(done.avatar.texture[0])),
-        ("PSNR dB by step", curve(history, 2 * size)),
+        (f"{low:.1f} to {high:.1f} dB by step {history[-1][0]}", curve(history, 2 * size)),
         ("", None),
     ]
     contact_sheet(cells, 4, path)

@@ -31,33 +31,20 @@ def side_by_side(columns: Sequence[tuple[str, np.ndarray]], output: Path, fps: f
 
 
 def curve(points: Sequence[tuple[float, float]], size: int) -> np.ndarray:
-    """A line through (x, y) points, at least one, with the numbers at its ends: uint8 (size, size, 3) RGB."""
+    """A line through (x, y) points, at least one, that fills the picture: uint8 (size, size, 3) RGB."""
     image = Image.new("RGB", (size, size), PAPER)
-    draw, font = ImageDraw.Draw(image), _font(size)
+    draw, margin = ImageDraw.Draw(image), size // 10
     values = np.array(points, dtype=np.float64)
     low, high = values.min(axis=0), values.max(axis=0)
-    margin = sum(font.getmetrics()) + 4
-    scaled = (values - low) / np.where(high > low, high - low, 1)
-    places = margin + scaled * (size - 2 * margin)
+    places = margin + (values - low) / np.where(high > low, high - low, 1) * (size - 2 * margin)
     draw.line([(margin, margin), (margin, size - margin), (size - margin, size - margin)], DIM)
     draw.line([(x, size - y) for x, y in places.tolist()], INK, width=max(1, size // 100))
-    for text, place, anchor in (
-        (f"{high[1]:.4g}", (margin + 2, margin - 2), "lb"),
-        (f"{low[1]:.4g}", (margin + 2, size - margin - 2), "lb"),
-        (f"{low[0]:g}", (margin, size - margin + 2), "lt"),
-        (f"{high[0]:g}", (size - margin, size - margin + 2), "rt"),
-    ):
-        draw.text(place, text, INK, font, anchor=anchor)
     return np.array(image)
 
 
 def _label(text: str, width: int) -> np.ndarray:
-    font = _font(width)
+    font = ImageFont.load_default(size=min(20, max(10, width // 12)))
     height = (sum(font.getmetrics()) + 8) // 2 * 2
     image = Image.new("RGB", (width, height), PAPER)
     ImageDraw.Draw(image).text((width // 2, height // 2), text, INK, font, anchor="mm")
     return np.array(image)
-
-
-def _font(width: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=min(20, max(10, width // 12)))
