@@ -6,8 +6,9 @@ from mobile_avatar.keypoints.segmenter import resize_plane
 
 # The face is judged at this size, so that a large soft face and a small sharp one are treated alike.
 FACE_SIDE = 96
-# Largest change of a 32x32 picture between two frames, in levels of 255; the noise of any camera makes more.
-FROZEN_LEVELS = 0.5
+# Change of a 32x32 picture between two frames, in levels of 255: the largest, and what 5 % of it exceed. Encoding the
+# same frame again stays below both (but for a new key frame); a blink exceeds the one, a camera's noise the other.
+FROZEN_LARGEST, FROZEN_USUAL = 1.2, 0.3
 FROZEN_SIDE = 32
 LEAST_COVERED = 0.5
 
@@ -42,7 +43,10 @@ def reduced(crop: np.ndarray) -> np.ndarray:
 
 def is_frozen(now: np.ndarray, before: np.ndarray | None) -> bool:
     """Whether two results of `reduced` show the same moment: duplicated frames, a paused picture, a still photo."""
-    return before is not None and float(np.abs(now - before).max()) < FROZEN_LEVELS
+    if before is None:
+        return False
+    change = np.abs(now - before)
+    return bool(change.max() < FROZEN_LARGEST and np.percentile(change, 95) < FROZEN_USUAL)
 
 
 def covers_face(mask: np.ndarray, keypoints: np.ndarray) -> bool:
