@@ -87,7 +87,7 @@ def test_a_face_at_the_edge_is_cut_off_and_black_is_no_person(tmp_path, models, 
     assert clip.images[:, :, : black - 2].max() == 0
     assert clip.masks[:, :, : black - 1].max() == 0
     assert clip.masks[:, :, black + 1].max() > 200
-    leaving = [shifted(head, 12 * i) for i in range(20)]
+    leaving = [shifted(head, 6 * i) for i in range(30)]
     leaving = [np.ascontiguousarray(frame[:, :330]) for frame in leaving]
     rejected = prepare_clip(write_video(tmp_path / "leaving.mp4", leaving), models, 128).rejected
     assert rejected.get("cut_off", 0) > 0
