@@ -37,3 +37,15 @@ def ssim(image: Tensor, goal: Tensor, window: int = 7) -> Tensor:
     vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
     score = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     return score.mean()
+
+
+def wide(values: Tensor) -> Tensor:
+    """Half precision as float32: autocast networks end in it, coordinates and losses need more. Others as they are."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
+def warp_decay(step: int, decay: float = 0.9, first: int = 50, then: int = 49) -> float:
+    """Factor on the warp regulariser: x `decay` after the first 50 steps and every 49 from there; 0 when tiny."""
+    times = 0 if step < first else 1 + (step - first) // then
+    factor = decay**times
+    return factor if factor > 1e-7 else 0.0

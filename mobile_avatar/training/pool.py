@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mobile_avatar.data.clips import Clips, Draw
-from mobile_avatar.data.synthetic import SyntheticHeads
 from mobile_avatar.errors import BadInput
+from mobile_avatar.files import replace_file
+from mobile_avatar.progress import progress
 
 CHUNK = 4  # identities rendered at once
 
@@ -29,41 +29,60 @@ class PoolSpec:
 
 
 class FramePool:
-    """Memory-mapped frames; filling can be interrupted and goes on where it stopped."""
+    """Memory-mapped frames; filling can be interrupted and goes on where it stopped.
+
+    A pool of more people than asked for serves as well, and one of fewer grows: people are numbered by their seed.
+    """
 
     def __init__(self, folder: Path, spec: PoolSpec) -> None:
+        """Raises BadInput for a folder that was made for other pictures."""
         self.folder, self.spec = Path(folder), spec
         self.folder.mkdir(parents=True, exist_ok=True)
-        stored = self.folder / "pool.json"
-        if stored.exists() and json.loads(stored.read_text())["spec"] != asdict(spec):
-            raise BadInput(f"{stored} was made with other options; remove the folder or choose another --run")
-        n, f, s = spec.identities, spec.frames, spec.image_size
+        self.done, made = self._stored()
+        if made is not None and made | {"identities": 0} != asdict(spec) | {"identities": 0}:
+            raise BadInput(f"{self.folder} was made with other options; remove the folder or choose another --run")
+        self.size = max(spec.identities, made["identities"] if made else 0)
+        n, f, s = self.size, spec.frames, spec.image_size
         self.images = self._array("images", (n, f, 3, s, s), np.uint8)
         self.masks = self._array("masks", (n, f, 1, s, s), np.uint8)
         self.keypoints = self._array("keypoints", (n, f, 136), np.float32)
         self.texture_uv = self._array("texture_uv", (n, f, 2, s, s), np.float16)
-        self.done = json.loads(stored.read_text())["done"] if stored.exists() else 0
+
+    def _stored(self) -> tuple[int, dict | None]:
+        """How many people are finished, and for which spec the files were made."""
+        stored = self.folder / "pool.json"
+        if not stored.exists():
+            return 0, None
+        state = json.loads(stored.read_text())
+        return state["done"], state["spec"]
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
-        path = self.folder / f"{name}.raw"
-        return np.memmap(path, dtype, "r+" if path.exists() else "w+", shape=shape)
+        # The person is the first axis, so a longer file holds the same people and more.
+        path, length = self.folder / f"{name}.raw", int(np.prod(shape)) * np.dtype(dtype).itemsize
+        with open(path, "ab") as file:
+            if file.tell() < length:
+                file.truncate(length)
+        return np.memmap(path, dtype, "r+", shape=shape)
 
     def fill(self, device: str = "cpu") -> None:
         """Render what is missing."""
-        heads = SyntheticHeads(self.spec.image_size, self.spec.split)
-        bar = tqdm(total=self.spec.identities, initial=self.done, desc="synthetic identities", mininterval=5)
-        while self.done < self.spec.identities:
-            stop = min(self.done + CHUNK, self.spec.identities)
-            batch = heads.sample(list(range(self.done, stop)), self.spec.frames, device=device)
-            self.images[self.done : stop] = _to_bytes((batch.images + 1) / 2)
-            self.masks[self.done : stop] = _to_bytes(batch.masks)
-            self.keypoints[self.done : stop] = batch.keypoints.cpu().numpy()
-            self.texture_uv[self.done : stop] = batch.texture_uv.cpu().numpy()
-            bar.update(stop - self.done)
-            self.done = stop
-            state = {"spec": asdict(self.spec), "done": self.done}
-            (self.folder / "pool.json").write_text(json.dumps(state))
-        bar.close()
+        from mobile_avatar.data.synthetic import SyntheticHeads
+
+        heads, count = SyntheticHeads(self.spec.image_size, self.spec.split), self.spec.identities
+        starts = range(self.done, count, CHUNK)
+        chunks = len(range(0, count, CHUNK))
+        for start in progress(starts, chunks, "rendering people", True, chunks - len(starts), CHUNK):
+            stop = min(start + CHUNK, count)
+            batch = heads.sample(list(range(start, stop)), self.spec.frames, device=device)
+            self.images[start:stop] = _to_bytes((batch.images + 1) / 2)
+            self.masks[start:stop] = _to_bytes(batch.masks)
+            self.keypoints[start:stop] = batch.keypoints.cpu().numpy()
+            self.texture_uv[start:stop] = batch.texture_uv.cpu().numpy()
+            # Another run may have gone further meanwhile.
+            done, made = self._stored()
+            self.done, size = max(stop, done), max(self.size, made["identities"] if made else 0)
+            with replace_file(self.folder / "pool.json") as temporary:
+                temporary.write_text(json.dumps({"spec": asdict(self.spec) | {"identities": size}, "done": self.done}))
 
     @property
     def image_size(self) -> int:
@@ -71,7 +90,7 @@ class FramePool:
 
     def draw(self, generator: np.random.Generator, people: int, frames: int) -> list[Draw]:
         """Random people, different random frames of each."""
-        who = generator.choice(self.done, people, replace=False).tolist()
+        who = generator.choice(self.spec.identities, people, replace=False).tolist()
         return [Draw(p, tuple(generator.choice(self.spec.frames, frames, replace=False).tolist())) for p in who]
 
     def load(self, draws: Sequence[Draw], device: str = "cpu") -> Clips:

@@ -5,57 +5,84 @@ from pathlib import Path
 
 import click
 
-from mobile_avatar.cli.common import json_option, print_json, say
+from mobile_avatar.cli.common import json_option, print_json, print_table, say
+
+FILE = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("stage", type=click.Choice(["bilayer", "updater"]))
-@click.option("--data", default="synthetic", show_default=True, help="Only `synthetic` for now.")
-@click.option("--run", "run_dir", required=True, type=click.Path(path_type=Path), help="Run folder.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Start from these; the updater needs its base.")
+@click.option(
+    "--data", help="`synthetic` (the default: a pool beside the run), `synthetic-stream`, or a dataset folder."
+)
+@click.option("--run", "run_dir", required=True, type=FILE, help="Run folder.")
+@click.option("--weights", type=FILE, help="Start from these; the updater needs its base.")
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint, with its options.")
-@click.option("--preset", type=click.Choice(["compact", "quarter", "medium", "full"]), help="Default: compact.")
+@click.option("--dry-run", is_flag=True, help="Show the resolved options and what they amount to, and stop.")
+@click.option("--preset", type=click.Choice(["tiny", "compact", "quarter", "medium", "full"]), help="Default: compact.")
+@click.option("--image-size", type=click.IntRange(64), help="Side in pixels; default: the preset's.")
+@click.option("--tex-spade/--no-tex-spade", default=None, help="Adaptive SPADE in the texture generator.")
+@click.option("--adaptive-skips/--no-adaptive-skips", default=None, help="Predicted skips.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps.")
-@click.option("--batch-size", type=click.IntRange(2), help="People per step.")
+@click.option("--batch-size", type=click.IntRange(2), help="People per step, over all processes.")
 @click.option("--targets", type=click.IntRange(1), help="Driven frames per person and step.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate.")
-@click.option("--seed", type=int, help="Of everything random.")
-@click.option("--identities", type=click.IntRange(2), help="Synthetic identities in the pool.")
+@click.option("--seed", type=click.IntRange(0), help="Of everything random.")
+@click.option("--identities", type=click.IntRange(2), help="Synthetic people in the pool; default: from the steps.")
 @click.option("--frames", type=click.IntRange(2), help="Frames of each.")
+@click.option("--losses", type=click.Choice(["thesis", "substitute"]), help="Default: thesis where --vgg19 is given.")
+@click.option("--vgg19", type=FILE, help="VGG19 weights in torchvision's format, for the perceptual loss.")
+@click.option("--vggface", type=FILE, help="VGGFace (VGG16) weights in the same format.")
+@click.option("--adversarial/--no-adversarial", default=None, help="Train with a discriminator.")
+@click.option("--uv-weight", type=click.FloatRange(0), help="Weight of the supervised warp of synthetic frames.")
+@click.option("--warp-weight", type=click.FloatRange(0), help="Weight of the warp regulariser, which decays.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="(Peak) learning rate.")
 @click.option("--spectral-norm/--no-spectral-norm", default=None, help="Normalise every layer in training.")
-@click.option("--bf16/--no-bf16", default=None, help="Convolutions in bfloat16.")
-@click.option("--sheet-every", type=click.IntRange(1), help="Steps between contact sheets and checkpoints.")
-@click.option("--device", help="Torch device.")
+@click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Share of averaged weights kept per step.")
+@click.option("--standing-batches", type=click.IntRange(1), help="Batches behind the final batch-norm statistics.")
+@click.option("--device", help="Torch device; default: a GPU where there is one.")
+@click.option("--bf16/--no-bf16", default=None, help="Convolutions in bfloat16; default: where the device has it.")
+@click.option("--checkpointing", is_flag=True, default=None, help="Updater: less memory for a third more time.")
+@click.option("--checkpoint-every", type=click.IntRange(1), help="Steps between checkpoints.")
+@click.option("--sheet-every", type=click.IntRange(1), help="Steps between contact sheets.")
+@click.option("--log-every", type=click.IntRange(1), help="Steps between rows of metrics.jsonl.")
 @json_option
-def command(stage, data, run_dir, weights, resume, as_json, **overrides):
+def command(stage, run_dir, resume, dry_run, as_json, **overrides):
     """Train the base networks (STAGE bilayer), then the texture updater (STAGE updater)."""
-    import torch
-
-    from mobile_avatar.errors import BadInput
     from mobile_avatar.models.bilayer.weights import load_weights, save_weights
-    from mobile_avatar.training.bilayer import train_base, train_updater
-    from mobile_avatar.training.run import read_options
+    from mobile_avatar.training import distributed
+    from mobile_avatar.training.adversarial import load_discriminator
+    from mobile_avatar.training.base import DISCRIMINATOR_FILE, train_base
+    from mobile_avatar.training.options import read_options
+    from mobile_avatar.training.updater import train_updater
 
-    if data != "synthetic":
-        raise BadInput(f"--data {data} is not supported yet; use --data synthetic")
-    if weights and overrides["preset"]:
-        raise click.UsageError("--weights decides the size of the model; leave --preset out")
-    if stage == "updater" and weights is None:
+    if overrides["weights"] and (overrides["preset"] or overrides["image_size"]):
+        raise click.UsageError("--weights decides the size of the model; leave --preset and --image-size out")
+    overrides = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
+    options = read_options(run_dir, resume, overrides | {"stage": stage})
+    if stage == "updater" and options.weights is None:
         raise click.UsageError("the updater stage needs --weights of the base stage")
-    options = read_options(run_dir, resume, overrides)
+    start, facts = load_weights(Path(options.weights)) if options.weights else (None, {"license": "Apache-2.0"})
+    if dry_run:
+        _show(options, start, as_json)
+        return
+    device = distributed.start_processes(options.device)
     try:
-        torch.empty(1, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device {options.device} does not work here; use cpu or a device that torch finds") from error
-    start, facts = load_weights(weights) if weights else (None, {"license": "Apache-2.0"})
-    data = (
-        f"synthetic heads, {options.identities} identities x {options.frames} frames, {options.steps} steps ({stage})"
-    )
-    facts["trained_on"] = "; ".join(filter(None, (facts.get("trained_on"), data)))
-    if stage == "bilayer":
-        model = train_base(options, run_dir, resume, start)
-    else:
-        model = train_updater(options, run_dir, start, resume)
+        from dataclasses import replace
+
+        options = replace(options, device=device)
+        extra = {}
+        earlier = Path(options.weights or "").with_name(DISCRIMINATOR_FILE) if options.weights else None
+        if start and options.adversarial and earlier.is_file():
+            extra["discriminator"] = load_discriminator(start.config, earlier)
+        if stage == "bilayer":
+            model = train_base(options, run_dir, resume, start, **extra)
+        else:
+            model = train_updater(options, run_dir, start, resume, **extra)
+        if not distributed.is_first():
+            return
+    finally:
+        distributed.end_processes()
+    facts["trained_on"] = "; ".join(filter(None, (facts.get("trained_on"), _described(options))))
     path = run_dir / "weights.safetensors"
     save_weights(model, path, facts)
     if as_json:
@@ -63,3 +90,40 @@ def command(stage, data, run_dir, weights, resume, as_json, **overrides):
         print_json({"weights": str(path), "metrics": last})
     else:
         say(f"finished: {path}")
+
+
+def _described(options):
+    """One line for the weights' metadata: what they saw."""
+    what = {"synthetic": f"synthetic heads, {options.identities} identities x {options.frames} frames"}
+    what["synthetic-stream"] = "synthetic heads, rendered on the fly"
+    data = what.get(options.data, f"dataset {Path(options.data).name}")
+    return f"{data}, {options.steps} steps of {options.batch_size} ({options.stage}, {options.perceptual})"
+
+
+def _show(options, start, as_json):
+    """What a run would do: its options, the sizes of the networks, how much data it sees."""
+    from dataclasses import asdict
+
+    import torch
+
+    from mobile_avatar.models.bilayer.discriminator import Discriminator
+    from mobile_avatar.models.bilayer.model import BilayerModel
+
+    config = start.config if start else options.config()
+    with torch.device("meta"):
+        networks = dict(BilayerModel(config).named_children())
+        if options.adversarial:
+            networks["discriminator"] = Discriminator(config)
+    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    seen = {"people": options.steps * options.batch_size}
+    seen["frames"] = seen["people"] * (options.targets + 1)
+    if options.data == "synthetic":
+        seen["pool_frames"] = options.identities * options.frames
+    if as_json:
+        print_json({"options": asdict(options), "model": config.to_dict(), "parameters": counts, "seen": seen})
+        return
+    print_table(("option", "value"), [(k, "-" if v is None else str(v)) for k, v in asdict(options).items()])
+    click.echo()
+    print_table(("network", "parameters"), [(name, f"{count:,}") for name, count in counts.items()])
+    click.echo()
+    print_table(("in this run", "count"), [(name, f"{count:,}") for name, count in seen.items()])
