@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid
-from mobile_avatar.training.baselines import still_source, triangulate, warp_source
+from mobile_avatar.training.baselines import BORDER, still_source, triangulate, warp_source
 from tests.training.evaluation_cases import FACE
 
 SIZE = 96
@@ -84,13 +84,25 @@ def test_several_goals_are_warped_one_by_one(photo):
 def test_triangles_cover_every_pixel_once_for_any_points(scale, photo):
     """Also for points that coincide and for faces that leave the frame."""
     points = (scale * POINTS).view(-1, 2).double().numpy()
-    border = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
-    corners, labels = triangulate(np.concatenate([points, border]), SIZE)
+    corners, labels = triangulate(np.concatenate([points, BORDER]), SIZE)
     assert labels.max() < len(corners)
     assert (corners >= 0).all()
     assert (np.diff(np.sort(corners, axis=1), axis=1) > 0).all()
     images, _ = warp_source(*photo, POINTS, scale * POINTS[None])
     assert torch.isfinite(images).all()
+
+
+def test_every_pixel_lies_in_its_triangle():
+    """Up to the rounding of the filled triangles; half a pixel of shift between the two would be seen."""
+    points = np.concatenate([FACE.reshape(-1, 2), BORDER])
+    corners, labels = triangulate(points, SIZE)
+    start = points[corners][labels]  # (S, S, 3, 2)
+    edges = np.roll(start, -1, axis=2) - start
+    normals = np.stack([edges[..., 1], -edges[..., 0]], axis=-1) / np.linalg.norm(edges, axis=-1, keepdims=True)
+    normals *= -np.sign(((np.roll(start, -2, axis=2) - start) * normals).sum(-1, keepdims=True))
+    pixels = pixel_grid(SIZE)[0].permute(1, 2, 0).numpy()
+    outside = ((pixels[:, :, None] - start) * normals).sum(-1).max(axis=2) * SIZE / 2
+    assert outside.max() < 0.75
 
 
 def test_the_still_source_is_the_masked_photo(photo):
