@@ -9,6 +9,8 @@ from torch import Tensor
 
 # Largest random movement, in half sides of the crop, as a logarithm and in radians.
 SHIFT, SCALE, TURN = 0.06, 0.06, 0.08
+# Share of the frames that are moved: resampling blurs, and what is trained on blurred frames alone stays blurred.
+MOVED = 0.33
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,17 @@ class Frames:
 
 
 def jitter(frames: Frames, random: np.random.Generator) -> tuple[Frames, Tensor]:
-    """Move every frame as if its crop had been placed a little differently.
+    """Move some of the frames, each as if its crop had been placed a little differently.
 
-    Returns the moved frames and (N, 1, S, S), 1 where a pixel comes from inside the old frame, else 0.
+    Returns all frames and (N, 1, S, S), 1 where a pixel comes from inside the old frame, else 0.
     """
     count, size = len(frames), frames.images.shape[-1]
-    turn, scale = random.uniform(-TURN, TURN, count), np.exp(random.uniform(-SCALE, SCALE, count))
+    moved = random.random(count) < MOVED
+    turn, scale = moved * random.uniform(-TURN, TURN, count), np.exp(moved * random.uniform(-SCALE, SCALE, count))
     cos, sin = scale * np.cos(turn), scale * np.sin(turn)
     # A point moves to linear @ point + shift; grid_sample asks for the way back.
     linear = np.stack([cos, -sin, sin, cos], axis=1).reshape(count, 2, 2)
-    shift = random.uniform(-SHIFT, SHIFT, (count, 2, 1))
+    shift = moved[:, None, None] * random.uniform(-SHIFT, SHIFT, (count, 2, 1))
     back = np.linalg.inv(linear)
     there, here = (
         torch.from_numpy(np.concatenate(parts, axis=2)).to(frames.images)

@@ -21,14 +21,15 @@ from mobile_avatar.avatar import Avatar
 from mobile_avatar.data.frames import Frames, jitter
 from mobile_avatar.errors import CheckFailed
 from mobile_avatar.files import replace_file
-from mobile_avatar.models.bilayer.folded import ChannelAffine, FoldedGenerator
-from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid, warp
+from mobile_avatar.models.bilayer.inference_generator import masked
 from mobile_avatar.training.losses import structural_loss, total_variation
+from mobile_avatar.training.portrait import Portrait
 
 LOW = 8  # pixels over which the goal of the low-frequency layer is averaged, as in training
 CLIP_NORM = 1.0
 WARM_STEPS = 20
 TRIAL_STEPS = 4
+TYPICAL = 256  # frames that the movements of the person are learnt from
 
 
 @dataclass(frozen=True)
@@ -53,32 +54,6 @@ class FinetuneOptions:
     """Checks without a better score after which it stops."""
     seed: int = 0
     """Of the order of the frames and of their small random shifts."""
-
-
-class Portrait(nn.Module):
-    """What is trained: a folded generator and a texture."""
-
-    def __init__(self, generator: FoldedGenerator, texture: Tensor) -> None:
-        super().__init__()
-        self.generator = copy.deepcopy(generator).requires_grad_(True)
-        self.texture = nn.Parameter(texture.clone())
-
-    def layers(self, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(N, 136) -> uv delta (N, 2, S, S), lf, lf + warped texture (N, 3, S, S), mask (N, 1, S, S)."""
-        # Losses of channels-last tensors take twice as long.
-        delta, lf, mask = (layer.contiguous() for layer in self.generator(keypoints))
-        uv = (pixel_grid(delta.shape[-1], delta.device) + delta).permute(0, 2, 3, 1)
-        texture = self.texture.expand(len(delta), -1, -1, -1)
-        return delta, lf, lf + warp(texture, uv, self.generator.config.align_corners), mask
-
-    def personal(self) -> set[str]:
-        """Names of the parameters that a projector predicted: adaptive norms, also folded ones, and skips."""
-        affine = {name for name, part in self.generator.named_modules() if isinstance(part, ChannelAffine)}
-        return {
-            f"generator.{name}"
-            for name, _ in self.generator.named_parameters()
-            if name.rpartition(".")[0] in affine or ".skip." in name or name.endswith("conv1.bias")
-        }
 
 
 @dataclass(frozen=True)
@@ -137,7 +112,8 @@ class _Finetuning:
         self.start, self.train, self.poses, self.options = start, train, poses, options
         self.checkpoint = checkpoint
         device = train.images.device
-        self.portrait = Portrait(start.generator, start.texture).to(device, memory_format=torch.channels_last)
+        portrait = Portrait(start.generator, start.texture, self._typical())
+        self.portrait = portrait.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.portrait).requires_grad_(False)
         with torch.no_grad():
             self.held_delta = torch.cat([self.portrait.layers(one[None])[0] for one in poses])
@@ -225,11 +201,17 @@ class _Finetuning:
         late = self.history[-1]["step"] >= 2 * self.options.first_stage * self.options.steps
         return late and len(self.history) - 1 - best >= self.options.patience
 
+    def _typical(self) -> Tensor:
+        """Keypoints of the video, moved as in training, and few others."""
+        random = np.random.default_rng((self.options.seed, 2))
+        chosen = random.integers(0, len(self.train), TYPICAL)
+        moved, _ = jitter(self.train[chosen.tolist()], random)
+        return torch.cat([moved.keypoints, self.poses[: TYPICAL // 16]]).cpu()
+
     def _avatar(self, state: dict[str, Tensor]) -> Avatar:
         portrait = copy.deepcopy(self.average)
         portrait.load_state_dict(state)
-        generator = portrait.generator.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
-        texture = portrait.texture.detach().cpu().contiguous()
+        generator, texture = portrait.folded()
         return Avatar(generator, texture, self.start.source_keypoints, self.start.facts)
 
     def _save(self) -> None:

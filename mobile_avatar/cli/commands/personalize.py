@@ -49,8 +49,10 @@ def command(video, output, weights, steps, minutes, holdout, seed, device, resum
 
     output = output or Path(video.stem + ".avatar")
     film, sheet, work = (output.with_name(output.name + suffix) for suffix in (".mp4", ".png", ".work"))
-    for path in (output, film, sheet):
-        check_output(path, force, inputs=(video, weights))
+    check_output(output, force, inputs=(video, weights))
+    for path in (film, sheet):
+        # The avatar is written last: without it, these are leftovers of the work that is gone on with.
+        check_output(path, force or (resume and work.is_dir()), inputs=(video, weights))
 
     import shutil
 
@@ -86,6 +88,7 @@ def command(video, output, weights, steps, minutes, holdout, seed, device, resum
     say(
         f"{video}: {len(split.train)} frames to train on, {len(split.held_out)} held out"
         + (f", {left_out} not usable" if left_out else "")
+        + f"; unfinished work is kept in {work}, --resume goes on with it"
     )
     facts = avatar_facts(weights, facts, None) | {"clip_sha256": sha256(video)}
     done = personalize(
