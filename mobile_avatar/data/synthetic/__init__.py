@@ -1,6 +1,7 @@
-"""Synthetic heads: parametric people rendered in plain torch, with exact keypoints and masks."""
+"""Synthetic heads: parametric people in plain torch, with exact keypoints, masks, parts, normals, depth and mesh."""
 
 from .heads import HeadBatch, SyntheticHeads
-from .render import render_heads
+from .paint import PARTS
+from .render import Mesh, head_mesh, render_heads
 
-__all__ = ["HeadBatch", "SyntheticHeads", "render_heads"]
+__all__ = ["PARTS", "HeadBatch", "Mesh", "SyntheticHeads", "head_mesh", "render_heads"]

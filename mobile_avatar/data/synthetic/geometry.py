@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .expression import EXPRESSION_FIELDS, Frames, neutral_frames
 from .features import INNER, keypoint_charts, layout, lip_curves
+from .glasses import glasses_sheets
 from .identity import SHAPE_FIELDS, Identity
 from .template import CENTRE, COLUMNS, ROWS, directions, template
 
@@ -20,14 +21,13 @@ HINGE = (0.45, -1.0)  # y, z of the jaw's axis
 PIVOT = (0.0, 1.1, -1.25)  # the head turns about this point of the neck
 JAW_ANGLE = 0.34
 HOME_JAW = 0.5  # how far the mouth is open in the texture that unwraps a person
-DISTANCE = 15.0  # of the camera, from the origin
 HAIR_SHAPE, BUST_SHAPE, EAR_SHAPE = (48, 161), (40, 49), (15, 20)  # rows, columns of the meshes
 # Where short hair ends, by |azimuth|: forehead, temple, sideburn, over the ear, nape.
 HAIRLINE = (
-    (0.0, -0.66),
-    (0.45, -0.64),
-    (0.8, -0.55),
-    (1.05, -0.36),
+    (0.0, -0.75),
+    (0.45, -0.73),
+    (0.8, -0.61),
+    (1.05, -0.38),
     (1.22, -0.12),
     (1.36, 0.06),
     (1.52, -0.06),
@@ -150,9 +150,10 @@ def rotate(points: Tensor, pose: Tensor) -> Tensor:
     return torch.stack((x + PIVOT[0], y + PIVOT[1], z + PIVOT[2]), dim=-1)
 
 
-def project(points: Tensor) -> Tensor:
-    """Camera space (..., 3) -> picture plane (..., 2), head units (mild perspective)."""
-    return points[..., :2] * (DISTANCE / (DISTANCE - points[..., 2:]))
+def project(points: Tensor, lens: Tensor) -> Tensor:
+    """Camera space (n, k, 3) -> picture plane (n, k, 2), head units; lens (n, 1) is the distance of the camera."""
+    distance = lens[:, :, None]
+    return points[..., :2] * (distance / (distance - points[..., 2:]))
 
 
 def _smoothstep(low: float, high: float, x: Tensor) -> Tensor:
@@ -192,10 +193,11 @@ def hair_sheet(identity: Identity, rest: Tensor) -> tuple[Tensor, Tensor]:
     style = identity.style[:, :, None, None]
     thick, fringe, length, wave = style[:, 1], style[:, 2], style[:, 3], style[:, 4]
     parting, bare = style[:, 5], style[:, 7]
+    top, side, curls = style[:, 8], style[:, 9], style[:, 10]
     phase = identity.offset[:, :1, None]
     front = _smoothstep(1.15, 0.75, a.abs())
     end = line + front * (
-        fringe * 0.22 + 0.12 * parting * torch.sin(2.5 * a) - bare * 0.45 * _smoothstep(0.1, 0.8, a.abs()) - bare * 0.25
+        fringe * 0.26 + 0.12 * parting * torch.sin(2.5 * a) - bare * 0.45 * _smoothstep(0.1, 0.8, a.abs()) - bare * 0.25
     )
     end = end + 0.025 * _wave(a * 9, phase) * (0.4 + wave + front * fringe.clamp(min=0) * 2)
     end = end + 0.03 * _wave(a * 47, phase * 1.7) * _wave(a * 23, phase)  # uneven strand ends
@@ -211,9 +213,18 @@ def hair_sheet(identity: Identity, rest: Tensor) -> tuple[Tensor, Tensor]:
     chart = torch.stack((azimuth, b), dim=-1)
     skin = sample_surface(rest, chart.reshape(n, -1, 2)).view(n, rows, columns, 3)
     out = directions(azimuth, b)
-    lift = thick * (0.22 + 0.78 * _smoothstep(0.0, 0.35, 1 - s[:, None] * (fall <= 0)))
+    # Voluminous hair keeps its thickness almost to its end, plain hair thins out.
+    taper = 0.35 - 0.2 * side.clamp(max=0.5)
+    volume = top * _smoothstep(-0.55, -1.15, b) + side * _smoothstep(0.55, 1.15, a.abs()) * _smoothstep(-1.3, -0.6, b)
+    rest_of_strand = 1 - s[:, None] * (fall <= 0)
+    full = (rest_of_strand / taper).clamp(0, 1)
+    thinnest = 0.08 + 0.22 * _smoothstep(0.0, 0.4, fringe) + 0.15 * _smoothstep(0.7, 1.2, a.abs())
+    lift = (thick + volume) * (thinnest + (1 - thinnest) * full * (2 - full))
     curl = _wave(azimuth * 14 + 2 * run, phase) * _wave(run * 7 + azimuth * 3, phase)
-    lift = lift * (1 + (0.12 + 0.5 * wave) * curl + 0.35 * parting * torch.sin(azimuth) * (1 - s[:, None]))
+    lumps = _wave(azimuth * 21, phase * 2.3) * _wave(run * 13 + azimuth * 5, phase * 1.3)
+    lift = lift * (
+        1 + (0.12 + 0.5 * wave) * curl + 0.7 * curls * lumps + 0.35 * parting * torch.sin(azimuth) * (1 - s[:, None])
+    )
     lift = lift + 0.05 * _smoothstep(0.5, 0.0, (azimuth - 0.5 * parting).abs()) * front * fringe.clamp(min=0)
     tuck = _smoothstep(0.965, 1.0, s[:, None].expand(n, rows, columns))
     lift = torch.where(s[:, None] > 0.965, lift * (1 - tuck) - 0.12 * tuck, lift)
@@ -299,6 +310,8 @@ def build_scene(identity: Identity, frames: Frames) -> Scene:
     centre = points.new_tensor(CENTRE)
     points = centre + (points - centre) * torch.where(identity.style[:, 0] > 0.5, 1.0, 0.5)[:, None, None, None]
     layers["hair"] = Grid(rotate(points, frames.pose), chart)
+    for name, points in glasses_sheets(identity).items():
+        layers[name] = Grid(rotate(points, frames.pose), points[..., :2])
     layers["bust"] = Grid(*bust_sheet(identity, frames))
     keypoints = sample_surface(head, key_chart)
     lips = sample_surface(moved, key_chart[:, [62, 66]])

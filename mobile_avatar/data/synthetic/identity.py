@@ -72,15 +72,21 @@ class Identity:
 
     shape: (n, len(SHAPE_FIELDS)) amplitudes; lips: (n, 2) thickness of upper, lower; eyes: (n, 3) opening above, below
     the corner line and tilt; brows: (n, 3) thickness, arch, lift
-    skin, lip, iris, brow, hair, cloth, trim: (n, 3) colours, RGB in [0, 1]
-    style: (n, 8) hair: present (0 or 1), thickness, fringe, length, waviness, parting, streaks, baldness of the front
+    skin, lip, iris, brow, hair, cloth, trim, frame: (n, 3) colours, RGB in [0, 1]; frame is that of the glasses
+    style: (n, 11) hair: present (0 or 1), thickness, fringe, length, waviness, parting, streaks, baldness of the front,
+        volume on top, volume at the sides, curls
     beard: (n, 3) full beard, moustache, stubble, each in [0, 1]
     marks: (n, 8) strength of freckles, of skin mottling, and three moles (a, b)
+    age: (n, 4) strength of the lines of the forehead, around the eyes, from nose to mouth, under the eyes
+    glasses: (n, 6) present (0 or 1), half width and half height of a lens, squareness, thickness of the frame, tint
     neck: (n, 3) width, shoulder height, collar shape in [-1, 1]
-    pattern: (n, 3) frequency x, frequency y, strength of the clothes' pattern
+    pattern: (n, 4) frequency x, frequency y, strength of the clothes' pattern, opening of a jacket (0 is none)
     offset: (n, 2) place in the noise picture
-    light: (n, 12) direction of the main light (x, y, z), its colour, ambient colour, colour from below
-    background: (n, 22) kind (0..1), two colours, then five blobs of (x, y, radius)
+    light: (n, 6) direction of the main light (x, y, z), its colour
+    sky: (n, 27) light from everywhere else: spherical harmonics up to degree 2, (9, RGB) flattened
+    lens: (n, 1) distance of the camera in head units
+    grade: (n, 5) the camera's picture: gain of red, gain of blue, contrast, blur in pixels at 128, compression 0..1
+    background: (n, 28) kind (0..1), three colours, then six blobs of (x, y, radius)
     """
 
     shape: Tensor
@@ -94,13 +100,19 @@ class Identity:
     hair: Tensor
     cloth: Tensor
     trim: Tensor
+    frame: Tensor
     style: Tensor
     beard: Tensor
     marks: Tensor
+    age: Tensor
+    glasses: Tensor
     neck: Tensor
     pattern: Tensor
     offset: Tensor
     light: Tensor
+    sky: Tensor
+    lens: Tensor
+    grade: Tensor
     background: Tensor
 
     def take(self, index: Tensor) -> "Identity":
@@ -127,63 +139,124 @@ def _pick(palette: tuple, position: float) -> Tensor:
     return table[left] + (table[left + 1] - table[left]) * (x - left)
 
 
+class _Dice:
+    """A person's random numbers, one after the other."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._numbers = iter(torch.rand(160, generator=generator).tolist())
+
+    def chance(self, share: float) -> bool:
+        return next(self._numbers) < share
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * next(self._numbers)
+
+    def row(self, *ranges: tuple[float, float]) -> list[float]:
+        return [self.between(*limits) for limits in ranges]
+
+    def colour(self, low: float, high: float) -> Tensor:
+        """Mostly muted."""
+        c = torch.tensor([self.between(low, high) for _ in range(3)])
+        return c.mean() + (c - c.mean()) * self.between(0.2, 0.9) ** 2.5
+
+
 def _person(generator: torch.Generator) -> dict[str, Tensor]:
-    u = torch.rand(128, generator=generator).tolist()
-    g = torch.randn(64, generator=generator)
-    draw = iter(u)
+    dice = _Dice(generator)
+    g = torch.randn(len(SHAPE_FIELDS), generator=generator)
+    old = max(0.0, dice.between(-0.6, 1.0))
+    parts = _colours(dice, old) | _hair(dice) | _face(dice, old) | _clothes(dice) | _picture(dice)
+    parts["shape"] = g.clamp(-2.2, 2.2) * 0.72
+    parts["offset"] = torch.rand(2, generator=generator)
+    return parts
 
-    def between(low: float, high: float) -> float:
-        return low + (high - low) * next(draw)
 
-    def colour(low: float, high: float) -> Tensor:
-        c = torch.tensor([between(low, high) for _ in range(3)])
-        return c.mean() + (c - c.mean()) * between(0.1, 1) ** 1.5  # mostly muted
-
-    tone = next(draw)
-    skin = (_pick(SKIN, tone) * torch.tensor([1.0, between(0.96, 1.01), between(0.94, 1.05)])).clamp(0.05, 1)
+def _colours(dice: _Dice, old: float) -> dict[str, Tensor]:
+    tone = dice.between(0, 1)
+    tint = torch.tensor([1.0, dice.between(0.96, 1.01), dice.between(0.94, 1.05)])
+    skin = (_pick(SKIN, tone) * tint).clamp(0.05, 1)
     dark = tone > 0.6  # dark skin rarely comes with light hair or eyes
-    hair = torch.tensor(HAIR[int(between(0, 3 if dark else len(HAIR)))]) * between(0.8, 1.2)
-    iris = torch.tensor(IRIS[int(between(0, 2 if dark else len(IRIS)))]) * between(0.85, 1.15)
-    redness = torch.tensor([between(0.0, 0.06), -between(0.08, 0.24), -between(0.05, 0.17)])
-    lip = (skin * 0.92 + redness * skin[0]).clamp(0.05, 1)
-    bearded = next(draw) < 0.28
-    full, moustache = between(0, 1), between(0, 1)
-    stubble = between(0, 1)
-    beard = torch.tensor([float(full < 0.6), float(moustache < 0.75), stubble]) * float(bearded)
-    bald = next(draw) < 0.1
-    long = next(draw) < (0.12 if bearded else 0.55)
-    fringe = between(0.1, 1.0) if next(draw) < 0.3 else between(-0.5, 0.1)
-    style = [0.0 if bald else 1.0, between(0.1, 0.34), fringe, between(0.8, 3.2) if long else 0.0]
-    style += [between(0, 1) ** 2, between(-1, 1), between(0.3, 1), between(0, 1) ** 4]
-    moles = [x for _ in range(3) for x in (between(0.3, 0.9) * (1 if next(draw) < 0.5 else -1), between(-0.6, 0.9))]
-    angle, height = between(-1.2, 1.2), between(-0.9, 0.05)
-    direction = torch.tensor([torch.sin(torch.tensor(angle)), height, torch.cos(torch.tensor(angle))])
-    warmth = between(-0.08, 0.08)
-    tint = torch.tensor([1 + warmth, 1.0, 1 - warmth])
-    key, ambient = between(0.55, 0.95), between(0.35, 0.6)
-    bounce = colour(0.3, 1.0) * ambient * 0.7
-    cloth, trim = colour(0.05, 0.85), colour(0.05, 0.9)
-    blobs = [x for _ in range(5) for x in (between(-1, 1), between(-1, 1), between(0.15, 0.7))]
+    hair = torch.tensor(HAIR[int(dice.between(0, 3 if dark else len(HAIR)))]) * dice.between(0.8, 1.2)
+    grey = max(0.0, old - 0.45) * 1.6 * dice.between(0, 1)
+    hair = (hair + (torch.tensor(HAIR[-1]) - hair) * min(grey, 0.9)).clamp(0.02, 1)
+    iris = torch.tensor(IRIS[int(dice.between(0, 2 if dark else len(IRIS)))]) * dice.between(0.85, 1.15)
+    redness = torch.tensor([dice.between(0.0, 0.06), -dice.between(0.08, 0.24), -dice.between(0.05, 0.17)])
     return {
-        "shape": g[: len(SHAPE_FIELDS)].clamp(-2, 2) * 0.9,
-        "lips": torch.tensor([between(0.7, 1.35), between(0.7, 1.35)]),
-        "eyes": torch.tensor([between(0.39, 0.56), between(0.13, 0.24), between(-0.14, 0.12)]),
-        "brows": torch.tensor([between(0.65, 1.3), between(-0.02, 0.03), between(-0.01, 0.02)]),
         "skin": skin,
-        "lip": lip,
+        "lip": (skin * 0.92 + redness * skin[0]).clamp(0.05, 1),
         "iris": iris,
         "brow": (hair * 0.75 + skin * 0.05).clamp(0.02, 0.75),
-        "hair": hair.clamp(0.02, 1),
-        "cloth": cloth,
-        "trim": trim,
-        "style": torch.tensor(style),
-        "beard": beard,
-        "marks": torch.tensor([max(0.0, between(-0.8, 0.6)), between(0.3, 1.0), *moles]),
-        "neck": torch.tensor([between(-1, 1), between(-1, 1), between(-1, 1)]),
-        "pattern": torch.tensor([between(0, 9), between(0, 9), max(0.0, between(-0.6, 0.8))]),
-        "offset": torch.rand(2, generator=generator),
-        "light": torch.cat((direction / direction.norm(), tint * key, (2 - tint) * ambient, bounce)),
-        "background": torch.cat((torch.tensor([next(draw)]), colour(0, 1), colour(0, 1), torch.tensor(blobs))),
+        "hair": hair,
+    }
+
+
+def _hair(dice: _Dice) -> dict[str, Tensor]:
+    bearded = dice.chance(0.28)
+    full, moustache, stubble = dice.row((0, 1), (0, 1), (0, 1))
+    bald = dice.chance(0.08)
+    long = dice.chance(0.12 if bearded else 0.55)
+    fringe = dice.between(0.1, 1.0) if dice.chance(0.3) else dice.between(-0.5, 0.1)
+    style = [0.0 if bald else 1.0, dice.between(0.08, 0.32), fringe, dice.between(0.7, 3.4) if long else 0.0]
+    style += [dice.between(0, 1) ** 2, dice.between(-1, 1), dice.between(0.3, 1), dice.between(0, 1) ** 4]
+    curly = dice.chance(0.2)
+    top = dice.between(0, 1) ** 1.5 * 0.5
+    side = dice.between(0, 1) ** 1.5 * (0.55 if long or curly else 0.3)
+    style += [top + 0.2 * curly, side, dice.between(0.4, 1) if curly else 0.0]
+    beard = torch.tensor([float(full < 0.6), float(moustache < 0.75), stubble]) * float(bearded)
+    return {"style": torch.tensor(style), "beard": beard}
+
+
+def _face(dice: _Dice, old: float) -> dict[str, Tensor]:
+    moles = [
+        x for _ in range(3) for x in (dice.between(0.3, 0.9) * (1 if dice.chance(0.5) else -1), dice.between(-0.6, 0.9))
+    ]
+    glasses = [float(dice.chance(0.2)), *dice.row((0.44, 0.56), (0.30, 0.46), (2.0, 4.5), (0.02, 0.055))]
+    glasses.append(dice.between(0.25, 0.8) if dice.chance(0.08) else 0.06)
+    frame = dice.colour(0.02, 0.35) if dice.chance(0.8) else dice.colour(0.3, 0.8)
+    return {
+        "lips": torch.tensor(dice.row((0.7, 1.35), (0.7, 1.35))),
+        "eyes": torch.tensor(dice.row((0.39, 0.56), (0.13, 0.24), (-0.14, 0.12))),
+        "brows": torch.tensor(dice.row((0.65, 1.3), (-0.02, 0.03), (-0.01, 0.02))),
+        "marks": torch.tensor([max(0.0, dice.between(-0.8, 0.6)), dice.between(0.3, 1.0), *moles]),
+        "age": torch.tensor([old * dice.between(0.3, 1.2) for _ in range(3)] + [dice.between(0.1, 0.5) + 0.6 * old]),
+        "glasses": torch.tensor(glasses),
+        "frame": frame.clamp(0.02, 0.9),
+    }
+
+
+def _clothes(dice: _Dice) -> dict[str, Tensor]:
+    jacket = dice.between(0.25, 0.9) if dice.chance(0.35) else 0.0
+    pattern = [*dice.row((0, 9), (0, 9)), max(0.0, dice.between(-1.0, 0.8)), jacket]
+    return {
+        "cloth": dice.colour(0.05, 0.85),
+        "trim": dice.colour(0.05, 0.9),
+        "neck": torch.tensor(dice.row((-1, 1), (-1, 1), (-1, 1))),
+        "pattern": torch.tensor(pattern),
+    }
+
+
+def _picture(dice: _Dice) -> dict[str, Tensor]:
+    angle, height = dice.between(-1.2, 1.2), dice.between(-0.9, 0.05)
+    direction = torch.tensor([torch.sin(torch.tensor(angle)), height, torch.cos(torch.tensor(angle))])
+    warmth = dice.between(-0.08, 0.08)
+    tint = torch.tensor([1 + warmth, 1.0, 1 - warmth])
+    key, ambient = dice.between(0.35, 0.95), dice.between(0.35, 0.65)
+    # Degree 0 is the mean, degree 1 brighter above than below plus a side, degree 2 a little of everything.
+    bounce = dice.colour(0.3, 0.9) * ambient
+    above, below = (2 - tint) * ambient, bounce * 0.7
+    side = dice.colour(0.0, 0.5) * dice.between(-0.5, 0.5)
+    sky = torch.zeros(9, 3)
+    sky[0], sky[1], sky[2], sky[3] = (above + below) / 2, (below - above) / 2, side * 0.3, side
+    for i in range(4, 9):
+        sky[i] = dice.between(-0.10, 0.10) * ambient * tint
+    blobs = [x for _ in range(6) for x in dice.row((-1, 1), (-1, 1), (0.08, 0.6))]
+    background = [torch.tensor([dice.between(0, 1)]), *(dice.colour(0.02, 0.95) for _ in range(3)), torch.tensor(blobs)]
+    sharp = dice.between(0, 1) ** 3
+    return {
+        "light": torch.cat((direction / direction.norm(), tint * key)),
+        "sky": sky.flatten(),
+        "lens": torch.tensor([dice.between(9, 24)]),
+        "grade": torch.tensor([*dice.row((0.93, 1.07), (0.93, 1.07), (0.85, 1.15)), 0.7 * sharp, dice.between(0, 1)]),
+        "background": torch.cat(background),
     }
 
 

@@ -1,6 +1,7 @@
 """Albedo and gloss of the layers, painted in their charts. All functions work on lists of k visible points.
 
-`who` arguments carry one row per point (already gathered), colours are linear-light RGB (k, 3).
+`who` arguments carry one row per point (already gathered), colours are linear-light RGB (k, 3). A painter returns
+albedo (k, 3), gloss (k,), self-shading (k,) and the number of the part (k,) int64, an index into PARTS.
 """
 
 from functools import lru_cache
@@ -12,6 +13,11 @@ from torch import Tensor
 
 from .features import INNER, brow_curve, eye_frame, layout, lids, lip_curves
 
+PARTS = (
+    *("background", "skin", "nose", "brows", "eyes", "lips", "mouth", "ears", "hair", "beard", "neck", "clothes"),
+    "glasses",
+)
+PART = {name: number for number, name in enumerate(PARTS)}
 TILE = 128
 IRIS_RADIUS = 0.40
 UPPER_TEETH, LOWER_TEETH = 0.15, 0.07
@@ -61,8 +67,15 @@ def skin(who: SimpleNamespace, x: Tensor, y: Tensor) -> Tensor:
     return linear(who.skin) * tone[:, None]
 
 
-def head(who: SimpleNamespace, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Albedo (k, 3), gloss (k,) and self-shading (k,) of points of the head at chart positions a, b (k,)."""
+Painted = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _labelled(part: Tensor, name: str, amount: Tensor) -> Tensor:
+    return torch.where(amount > 0.5, PART[name], part)
+
+
+def head(who: SimpleNamespace, a: Tensor, b: Tensor) -> Painted:
+    """The head's points at chart positions a, b (k,)."""
     base = skin(who, a * 0.5, b * 0.5)
     side = a.abs()
     blush = bump((side - 0.55) * 1.0, b - 0.16, 0.17) + 1.1 * bump(a, b - 0.17, 0.09) + 0.4 * bump(a, b - 0.95, 0.12)
@@ -78,11 +91,47 @@ def head(who: SimpleNamespace, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Te
     gloss = 0.10 + 0.10 * bump(a, b - 0.13, 0.2) + 0.05 * bump(a, b + 0.5, 0.25)
     shade = torch.ones_like(a)
 
+    part = torch.full_like(a, PART["skin"], dtype=torch.int64)
+    along = ((b + 0.10) / 0.40).clamp(0, 1)
+    on_nose = (b > -0.10) & (b < 0.31) & (a.abs() < 0.08 + 0.17 * along * along)
+    part = torch.where(on_nose, PART["nose"], part)
+
     base, shade = _nostrils(base, shade, a, b)
-    base = _beard(who, base, a, b)
-    base = _brows(who, base, a, b)
-    base, gloss, shade = _mouth(who, base, gloss, shade, a, b)
-    return _eyes(who, base, gloss, shade, a, b)
+    shade = shade * _lines(who, a, b)
+    base, beard = _beard(who, base, a, b)
+    base, brow = _brows(who, base, a, b)
+    part = _labelled(_labelled(part, "beard", beard), "brows", brow)
+    base, gloss, shade, part = _mouth(who, base, gloss, shade, part, a, b)
+    base, gloss, shade, part = _eyes(who, base, gloss, shade, part, a, b)
+    return _behind_glasses(who, base, a, b), gloss, shade, part
+
+
+def _lines(who, a, b):
+    """Shading (k,) of the lines that a face has got: forehead, around the eyes, from nose to mouth."""
+    forehead, eyes, mouth, _ = who.age.unbind(-1)
+    side = a.abs()
+    _, bend, _ = noise(a * 0.35 + who.offset[:, 0], who.offset[:, 1])
+    depth = torch.zeros_like(a)
+    for level, strength in ((-0.500, 0.7), (-0.555, 1.0), (-0.612, 0.8)):
+        line = level + 0.012 * bend - 0.05 * a * a
+        depth = depth + strength * torch.exp(-(((b - line) / 0.011) ** 2))
+    shade = 1 - 0.22 * forehead * depth * soft(0.62 - side, 0.3)
+    x, y = eye_frame(a, b, who.eyes[:, 2])
+    angle = torch.atan2(y, (x - 0.9).clamp(min=1e-3))
+    reach = soft(x - 1.12, 0.12) * soft(1.75 - x, 0.4) * soft(0.75 - angle.abs(), 0.3)
+    shade = shade * (1 - 0.20 * eyes * reach * (0.5 + 0.5 * torch.cos(angle * 15)))
+    t = (b - 0.26) / 0.34
+    fold = 0.25 + 0.19 * t.clamp(0, 1)
+    crease = torch.exp(-(((side - fold) / 0.022) ** 2)) * soft(t + 0.05, 0.2) * soft(1.05 - t, 0.3)
+    return shade * (1 - (0.08 + 0.30 * mouth) * crease)
+
+
+def _behind_glasses(who, base, a, b):
+    """What the lenses take away: a slight tint of the skin and eyes behind them."""
+    present, width, height, square, _, tint = who.glasses.unbind(-1)
+    x, y = (a.abs() * 1.45 - 0.10 - width) / width, (b + 0.15) * 1.45 / height
+    inside = soft(1 - x.abs() ** square - y.abs() ** square, 0.2)
+    return base * (1 - present * tint * inside)[:, None]
 
 
 def _nostrils(base, shade, a, b):
@@ -106,7 +155,7 @@ def _beard(who, base, a, b):
     shadow = torch.maximum(torch.maximum(jaw, goatee), lip) * stubble * 0.45
     strand = (0.8 + 0.22 * white + 0.1 * fine).clamp(0.3, 1.4)
     amount = torch.maximum(hair * (0.86 + 0.1 * white).clamp(0.5, 1), shadow)
-    return mix(base, linear(who.brow) * strand[:, None], amount)
+    return mix(base, linear(who.brow) * strand[:, None], amount), hair
 
 
 def _brows(who, base, a, b):
@@ -117,10 +166,10 @@ def _brows(who, base, a, b):
     distance = (b - line - 0.25 * half).abs() / half
     body = soft(1.0 - distance + 0.15 * fine, 0.7) * soft(t + 0.05, 0.16) * soft(0.98 - t, 0.14)
     amount = body * (0.78 + 0.14 * white).clamp(0.4, 1)
-    return mix(base, linear(who.brow), amount)
+    return mix(base, linear(who.brow), amount), body
 
 
-def _mouth(who, base, gloss, shade, a, b):
+def _mouth(who, base, gloss, shade, part, a, b):
     near = a.abs() < layout()["mouth"] * 1.25
     m = a.abs() / layout()["mouth"]
     upper, inner_upper, inner_lower, lower = lip_curves(a, who.lips)
@@ -154,10 +203,11 @@ def _mouth(who, base, gloss, shade, a, b):
     cavity = mix(cavity, ivory * bright[:, None], soft(UPPER_TEETH * arch - from_top, 0.03) * soft(0.80 - m, 0.1))
     cavity = cavity * (who.gap / 0.07).clamp(0.1, 1)[:, None]  # no light falls into a slit
     base = mix(base, cavity, inside)
-    return base, gloss * (1 - 0.7 * inside), shade + (1 - shade) * inside
+    part = _labelled(_labelled(part, "lips", lips), "mouth", inside)
+    return base, gloss * (1 - 0.7 * inside), shade + (1 - shade) * inside, part
 
 
-def _eyes(who, base, gloss, shade, a, b):
+def _eyes(who, base, gloss, shade, part, a, b):
     upper, lower, tilt = who.eyes.unbind(-1)
     x, y = eye_frame(a, b, tilt)
     right = a > 0
@@ -185,39 +235,47 @@ def _eyes(who, base, gloss, shade, a, b):
     fold_at = -(upper + 0.20) * arc.sqrt() * (1 - 0.12 * x) * (1 - 0.12 * blink)
     fold = torch.exp(-(((y - fold_at) / 0.07) ** 2)) * reach * arc
     shade = shade * (1 - 0.38 * fold)
-    shade = shade * (1 - 0.20 * bump(x * 0.6, y - low - 0.22, 0.12) * reach)
+    shade = shade * (1 - (0.10 + 0.35 * who.age[:, 3]) * bump(x * 0.6, y - low - 0.22, 0.12) * reach)
     shade = shade * (1 - 0.25 * bump((x + 1.35) * 0.9, y + 0.2, 0.28))
     lash = torch.exp(-(((y - high + 0.02) / 0.065) ** 2)) * soft(1.03 - x.abs(), 0.08) * (0.55 + 0.35 * x.clamp(-1, 1))
     lash = lash + 0.30 * torch.exp(-(((y - low) / 0.05) ** 2)) * soft(1.0 - x.abs(), 0.1)
     base = mix(base, linear(who.brow) * 0.25, (lash.clamp(0, 1) * (1 - 0.5 * inside)) * 0.9)
     base = mix(base, ball, inside)
-    return base, gloss * (1 - 0.6 * inside), shade + (1 - shade) * inside * 0.8
+    return base, gloss * (1 - 0.6 * inside), shade + (1 - shade) * inside * 0.8, _labelled(part, "eyes", inside)
 
 
-def ear(who: SimpleNamespace, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Albedo, gloss, self-shading of an ear at its polar position."""
+def _whole(name: str, x: Tensor) -> Tensor:
+    return torch.full_like(x, PART[name], dtype=torch.int64)
+
+
+def ear(who: SimpleNamespace, x: Tensor, y: Tensor) -> Painted:
+    """An ear at its polar position."""
     base = skin(who, x * 0.3, y * 0.3) * x.new_tensor([1.02, 0.90, 0.88])
     bowl = bump(x - 0.15, y - 0.05, 0.33)
     rim = torch.exp(-(((torch.sqrt(x * x + y * y + 1e-9) - 0.68) / 0.10) ** 2))
-    return base, torch.full_like(x, 0.08), (1 - 0.5 * bowl) * (1 - 0.25 * rim)
+    return base, torch.full_like(x, 0.08), (1 - 0.5 * bowl) * (1 - 0.25 * rim), _whole("ears", x)
 
 
-def hair(who: SimpleNamespace, azimuth: Tensor, run: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Albedo, gloss, self-shading of the hair at a strand's azimuth and length."""
-    wavy = azimuth + 0.05 * who.style[:, 4] * torch.sin(run * 6)
+def hair(who: SimpleNamespace, azimuth: Tensor, run: Tensor) -> Painted:
+    """Hair at a strand's azimuth and the length along it."""
+    curls = who.style[:, 10]
+    wavy = azimuth + 0.05 * (who.style[:, 4] + curls) * torch.sin(run * 6) + 0.03 * curls * torch.sin(run * 31)
     white, fine, _ = noise(wavy * 1.1 + who.offset[:, 0], run * 0.06 + who.offset[:, 1])
-    _, band, coarse = noise(wavy * 0.33 + who.offset[:, 1], run * 0.03)
-    streak = 1 + who.style[:, 6] * (0.16 * white + 0.16 * fine + 0.14 * band)
+    strand, band, coarse = noise(wavy * 0.33 + who.offset[:, 1], run * 0.03)
+    thin, _, _ = noise(wavy * 2.9 + who.offset[:, 1], run * 0.05 + who.offset[:, 0])
+    lump, knot, _ = noise(azimuth * 0.9 + who.offset[:, 0], run * 0.8)
+    streak = 1 + who.style[:, 6] * (0.16 * white + 0.16 * fine + 0.14 * band + 0.12 * thin)
     shade = (0.72 + 0.28 * soft(run - 0.35, 0.7)) * (1 + 0.06 * coarse)
+    shade = shade * (1 - curls * (0.18 - 0.16 * knot - 0.10 * lump)).clamp(0.35, 1.25)
     # The inner edge of hanging hair faces the viewer squarely: keep it dark and dull, as the gap between strands is.
     inner = soft(1.36 - azimuth.abs(), 0.08) * soft(run - 2.6, 0.5)
     shade = shade * (1 - 0.55 * inner)
-    gloss = (0.20 + 0.10 * white + 0.05 * fine).clamp(min=0.02) * (1 - 0.85 * inner)
-    return linear(who.hair) * streak.clamp(0.35, 1.8)[:, None], gloss, shade
+    gloss = (0.12 + 0.08 * white + 0.05 * fine + 0.05 * strand).clamp(min=0.01) * (1 - 0.85 * inner) * (1 - 0.6 * curls)
+    return linear(who.hair) * streak.clamp(0.35, 1.8)[:, None], gloss, shade, _whole("hair", azimuth)
 
 
-def bust(who: SimpleNamespace, angle: Tensor, height: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Albedo, gloss, self-shading of neck and clothes at an angle about the neck and a height at rest."""
+def bust(who: SimpleNamespace, angle: Tensor, height: Tensor) -> Painted:
+    """Neck and clothes at an angle about the neck and a height at rest."""
     base = skin(who, angle * 0.4, height * 0.3)
     collar = who.neck[:, 2]
     front = torch.cos(angle).clamp(min=0)
@@ -226,8 +284,19 @@ def bust(who: SimpleNamespace, angle: Tensor, height: Tensor) -> tuple[Tensor, T
     _, fine, coarse = noise(angle * 0.9, height * 0.5)
     weave = torch.sin(angle * who.pattern[:, 0] * 1.3) * torch.sin(height * who.pattern[:, 1] * 2.2 + 0.8)
     amount = soft(weave - 0.1, 0.15) * who.pattern[:, 2]
+    # An open jacket shows a shirt between its lapels.
+    jacket = who.pattern[:, 3]
+    gap = jacket * (1.0 - (height - 2.4) / 2.2) - angle.abs()
+    shirt = soft(gap, 0.02) * (jacket > 0)
+    lapel = torch.exp(-((gap / 0.03) ** 2)) * (jacket > 0)
+    amount = torch.where(jacket > 0, shirt, amount)
     fabric = mix(linear(who.cloth), linear(who.trim), amount.clamp(0, 1)) * (1 + 0.05 * fine + 0.07 * coarse)[:, None]
     hem = torch.exp(-(((height - line - 0.05) / 0.035) ** 2))
     shadow = 1 - 0.55 * soft(2.25 - height, 0.9)  # under the chin
-    shade = torch.where(cloth > 0.5, 1 - 0.3 * hem, shadow)
-    return mix(base, fabric, cloth), 0.06 * (1 - cloth), shade
+    shade = torch.where(cloth > 0.5, (1 - 0.3 * hem) * (1 - 0.45 * lapel), shadow)
+    return mix(base, fabric, cloth), 0.06 * (1 - cloth), shade, _labelled(_whole("neck", angle), "clothes", cloth)
+
+
+def glasses(who: SimpleNamespace, x: Tensor, y: Tensor) -> Painted:
+    """The frame of the glasses."""
+    return linear(who.frame), torch.full_like(x, 0.5), torch.ones_like(x), _whole("glasses", x)
