@@ -133,7 +133,7 @@ def test_compression_loses_more_the_stronger_it_is():
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 8, 8, generator=generator)
     image = torch.nn.functional.interpolate(coarse, 64, mode="bilinear")
-    image = (image + 0.05 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+    image = (image + 0.01 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
     seed, none = torch.zeros(1, dtype=torch.int64), torch.zeros(1)
 
     def loss(compression):
@@ -141,7 +141,7 @@ def test_compression_loses_more_the_stronger_it_is():
         return float((develop(image, grade, seed, none) - image).square().mean())
 
     weak, middle, strong = (loss(c) for c in (0.0, 0.6, 1.0))
-    assert weak < 4e-4
+    assert weak < 1e-3  # half the resolution of colour
     assert weak < middle < strong < 1e-2
     # An odd size is padded to whole blocks, not cut.
     odd = develop(image[..., :61, :61], torch.tensor([[1.0, 1, 1, 0, 0.5]]), seed, none)
