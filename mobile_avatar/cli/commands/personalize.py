@@ -1,5 +1,6 @@
 """mobile-avatar personalize"""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -91,16 +92,12 @@ def command(video, output, weights, steps, minutes, holdout, seed, device, resum
         + f"; unfinished work is kept in {work}, --resume goes on with it"
     )
     facts = avatar_facts(weights, facts, None) | {"clip_sha256": sha256(video)}
-    done = personalize(
-        model,
-        split,
-        facts,
-        FinetuneOptions(steps=steps, seed=seed),
-        minutes,
-        work,
-        device,
-        lambda left: progress(left, len(left), "fine-tuning"),
-    )
+    options = FinetuneOptions(steps=steps, seed=seed)
+
+    def told(left: range) -> Iterator[int]:
+        return progress(left, left.stop, "fine-tuning", start=left.start, samples=options.batch_size)
+
+    done = personalize(model, split, facts, options, minutes, work, device, told)
     table = scores(done, len(split.unseen), LandmarkError(Tracker(models)))
     write_sheet(done, sheet)
     write_film(done, film, clip.fps)
