@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -179,19 +178,15 @@ def with_facts(done: Personalized, table: dict[str, dict[str, float | None]]) ->
 
 
 def check_work(folder: Path, resume: bool, force: bool) -> None:
-    """Prepare the place of the unfinished work: what is there is gone on with (`resume`), removed (`force`) or refused.
-
-    Raises BadInput in the last case, and whenever the folder is not one of ours.
+    """Refuse, before any work, a folder that is not ours, and unfinished work unless it is to be gone on with (`resume`)
+    or begun anew (`force`). Raises BadInput.
     """
     if not folder.exists():
         return
     if not (folder / OPTIONS_FILE).is_file():
         raise BadInput(f"{folder} holds other things (no {OPTIONS_FILE}) and is never replaced; choose another output")
-    if resume:
-        return
-    if not force:
+    if not (resume or force):
         raise BadInput(f"{folder} holds unfinished work; pass --resume to go on with it or --force to begin anew")
-    shutil.rmtree(folder)
 
 
 def _open_work(folder: Path, fingerprint: str, limited: Callable[[], FinetuneOptions]) -> FinetuneOptions:

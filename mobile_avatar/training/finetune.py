@@ -258,7 +258,7 @@ def portrait_loss(portrait: Portrait, frames: Frames, known: Tensor, poses: Tens
     cross = F.binary_cross_entropy(mask[:count].clamp(1e-6, 1 - 1e-6), frames.masks, weight=known)
     return (
         structural_loss(seen(inside), goal)
-        + F.mse_loss(seen(shown), goal)
+        + 4 * F.mse_loss(seen(shown), goal)
         + 0.1 * (seen(masked(lf[:count], frames.masks)) - blurred).abs().mean()
         + 0.3 * cross
         + 0.1 * total_variation(delta)

@@ -85,6 +85,8 @@ def command(video, output, weights, steps, minutes, holdout, seed, device, resum
     models = find_models(tracker_models)
     clip = prepare_clip(video, models, model.config.image_size, show_progress=True)
     split = split_frames(Frames.from_bytes(clip.images, clip.masks, clip.keypoints), holdout, str(video))
+    if work.exists() and not resume:
+        shutil.rmtree(work)
     left_out = sum(clip.rejected.values())
     say(
         f"{video}: {len(split.train)} frames to train on, {len(split.held_out)} held out"
