@@ -178,8 +178,8 @@ def with_facts(done: Personalized, table: dict[str, dict[str, float | None]]) ->
 
 
 def check_work(folder: Path, resume: bool, force: bool) -> None:
-    """Refuse, before any work, a folder that is not ours, and unfinished work unless it is to be gone on with (`resume`)
-    or begun anew (`force`). Raises BadInput.
+    """Refuse, before any work, a folder that is not ours, and unfinished work that is neither to be gone on with
+    (`resume`) nor to be begun anew (`force`). Raises BadInput.
     """
     if not folder.exists():
         return
