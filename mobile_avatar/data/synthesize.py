@@ -14,6 +14,7 @@ from mobile_avatar.progress import progress
 
 VIDEO = "synthetic"
 SEQUENCE = "00000"
+SHEET_PEOPLE, SHEET_FRAMES, SHEET_SIZE = 6, 4, 160
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def synthesize(
 ) -> dict:
     """Write the people whose numbers are given; those that are there already stay.
 
+    A picture of the first of them, with everything that is known exactly, is written beside the dataset.
+
     Returns:
         {"output", "split", "people", "made", "frames"}: how many people are there now, how many were made by this
         call, and the frames of each.
@@ -79,6 +82,8 @@ def synthesize(
         running.close()
         for job in missing:
             remove_work(output, options.split, _item(job))
+    if missing:
+        _write_sheet(output, jobs[:SHEET_PEOPLE], options, device)
     return {
         "output": str(output),
         "split": options.split,
@@ -110,6 +115,16 @@ def _claim(output: Path, options: SynthesizeOptions) -> None:
             temporary.write_text(json.dumps(facts, indent=1))
     except OSError as error:
         raise BadInput(f"{output} cannot be written ({error.strerror}); choose another --output") from error
+
+
+def _write_sheet(output: Path, jobs: list[_Person], options: SynthesizeOptions, device: str) -> None:
+    """The first people and what is known about them as one picture, beside the dataset."""
+    from mobile_avatar.data.synthetic import SyntheticHeads
+    from mobile_avatar.data.synthetic.sheet import write_truth_sheet
+
+    heads = SyntheticHeads(SHEET_SIZE, options.split)
+    batch = heads.sample([job.number for job in jobs], min(options.frames, SHEET_FRAMES), options.seed, device)
+    write_truth_sheet(output / f"synthetic-{options.split}.png", batch)
 
 
 def _make(job: _Person) -> bool:

@@ -95,6 +95,7 @@ def test_synthesize_writes_a_dataset_and_goes_on(capfd, tmp_path):
     assert run(capfd, *arguments, "--identities", 1, "--split", "test", "--first", 7).code == 0
     assert VoxCelebClips(heads, "test", 32).people == ["id000007/synthetic"]
     assert json.loads((tmp_path / "heads" / "synthetic-train.json").read_text())["synthetic_media"] is True
+    assert (tmp_path / "heads" / "synthetic-train.png").is_file()
     assert not (tmp_path / "heads" / ".work").exists()
     assert len(list((tmp_path / "heads").rglob("*.npy"))) == 12
     assert [p.read_bytes() for p in sorted((tmp_path / "gone").rglob("*.jpg"))] == [
