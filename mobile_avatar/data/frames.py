@@ -9,8 +9,6 @@ from torch import Tensor
 
 # Largest random movement, in half sides of the crop, as a logarithm and in radians.
 SHIFT, SCALE, TURN = 0.06, 0.06, 0.08
-# Share of the frames that are moved: resampling blurs, and what is trained on blurred frames alone stays blurred.
-MOVED = 0.33
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,13 @@ class Frames:
         return Frames(self.images[index], self.masks[index], self.keypoints[index])
 
 
-def jitter(frames: Frames, random: np.random.Generator) -> tuple[Frames, Tensor]:
-    """Move some of the frames, each as if its crop had been placed a little differently.
+def jitter(frames: Frames, random: np.random.Generator, share: float = 1.0) -> tuple[Frames, Tensor]:
+    """Move a random `share` of the frames, each as if its crop had been placed a little differently.
 
     Returns all frames and (N, 1, S, S), 1 where a pixel comes from inside the old frame, else 0.
     """
     count, size = len(frames), frames.images.shape[-1]
-    moved = random.random(count) < MOVED
+    moved = random.random(count) < share
     turn, scale = moved * random.uniform(-TURN, TURN, count), np.exp(moved * random.uniform(-SCALE, SCALE, count))
     cos, sin = scale * np.cos(turn), scale * np.sin(turn)
     # A point moves to linear @ point + shift; grid_sample asks for the way back.

@@ -27,7 +27,7 @@ from mobile_avatar.training.portrait import Portrait
 
 LOW = 8  # pixels over which the goal of the low-frequency layer is averaged, as in training
 CLIP_NORM = 1.0
-WARM_STEPS = 20
+WARM_STEPS = 40
 TRIAL_STEPS = 4
 TYPICAL = 256  # frames that the movements of the person are learnt from
 
@@ -38,15 +38,19 @@ class FinetuneOptions:
 
     steps: int = 1200
     """Optimiser steps at most."""
-    batch_size: int = 6
+    batch_size: int = 4
     """Frames of the video per step."""
-    other_poses: int = 2
+    other_poses: int = 1
     """Poses per step that the video may not show; there the warp should stay what it was."""
-    lr: float = 1e-3
-    """Adam's peak learning rate of the parameters that were predicted for this person, and of all others ..."""
     texture_lr: float = 1e-2
-    """... and of the texture."""
-    first_stage: float = 0.15
+    """Adam's peak learning rate of the texture, ..."""
+    personal_lr: float = 1e-3
+    """... of the parameters that were predicted for this person, ..."""
+    shared_lr: float = 4e-4
+    """... and of all others."""
+    moved: float = 0.5
+    """Share of the frames that are moved a little at the start; it falls to zero, because moving blurs."""
+    first_stage: float = 0.1
     """Share of the steps that train only the texture and what was predicted for this person."""
     checks: int = 20
     """How often, over all steps, the validation frames are scored and a checkpoint is written."""
@@ -175,7 +179,7 @@ class _Finetuning:
             for position in range(first, first + options.batch_size)
         ]
         random = np.random.default_rng((options.seed, self.step, 1))
-        frames, known = jitter(self.train[chosen], random)
+        frames, known = jitter(self.train[chosen], random, options.moved * (1 - self.step / options.steps))
         others = random.integers(0, len(self.poses), options.other_poses)
         return frames, known, self.poses[others], self.held_delta[others]
 
@@ -186,7 +190,7 @@ class _Finetuning:
         for group in self.optimizer.param_groups:
             begin = switch if group["name"] == "shared" else 0
             warm = min(1.0, max(0.0, (self.step + 1 - begin) / WARM_STEPS))
-            group["lr"] = (options.texture_lr if group["name"] == "texture" else options.lr) * warm * decay
+            group["lr"] = getattr(options, f"{group['name']}_lr") * warm * decay
 
     def _check(self, score: Callable[[Avatar], float], loss: float) -> None:
         psnr = score(self._avatar(self.average.state_dict()))
