@@ -207,8 +207,8 @@ def test_names(tmp_path):
     listed = find_videos([tmp_path / "list.txt"])
     assert [video.item for video in listed] == ["p/x", "x/x", "missing/z"]
     assert [video.item for video in find_videos([tmp_path / "p", tmp_path / "p" / "x.MP4"])] == [
-        "x/x",
         "a_b_ü/a_b_ü",
+        "x/x",
         "q/x",
     ]
 
