@@ -131,10 +131,10 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: object, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        wide = wide(x)
+        values = wide(x)
         # Two passes: the difference of two large squares would not agree with one process in float32.
-        mean = _mean(wide.mean((0, 2, 3)))
-        centred = wide - mean[:, None, None]
+        mean = _mean(values.mean((0, 2, 3)))
+        centred = values - mean[:, None, None]
         variance = _mean(centred.square().mean((0, 2, 3)))
         scale = (variance + eps).rsqrt()
         y = (centred * scale[:, None, None]).to(x.dtype)
@@ -145,9 +145,9 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: object, dy: Tensor, _mean_gradient: Tensor, _variance_gradient: Tensor) -> tuple[Tensor, None]:
         y, scale = ctx.saved_tensors
-        wide, y = wide(dy), wide(y)
-        means = _mean(torch.stack([wide.mean((0, 2, 3)), (wide * y).mean((0, 2, 3))]))
-        dx = (wide - means[0, :, None, None] - y * means[1, :, None, None]) * scale[:, None, None]
+        gradient, y = wide(dy), wide(y)
+        means = _mean(torch.stack([gradient.mean((0, 2, 3)), (gradient * y).mean((0, 2, 3))]))
+        dx = (gradient - means[0, :, None, None] - y * means[1, :, None, None]) * scale[:, None, None]
         return dx.to(dy.dtype), None
 
 

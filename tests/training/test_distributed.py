@@ -56,7 +56,7 @@ def test_torchrun_starts_the_command(tmp_path):
     command = "train bilayer --data synthetic-stream --preset tiny --steps 1 --batch-size 2 --targets 1 --device cpu"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29618"]
     done = subprocess.run(
-        [*launcher, "-m", "mobile_avatar", *command.split(), "--run", str(tmp_path / "run")],
+        [*launcher, "-m", "mobile_avatar", *command.split(), "--run-dir", str(tmp_path / "run")],
         capture_output=True,
         text=True,
         timeout=300,

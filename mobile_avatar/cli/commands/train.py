@@ -15,7 +15,8 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--data", help="`synthetic` (the default: a pool beside the run), `synthetic-stream`, or a dataset folder."
 )
-@click.option("--run", "run_dir", required=True, type=FILE, help="Run folder.")
+# torchrun takes --run for its own --run-path, so there is a second name.
+@click.option("--run", "--run-dir", "run_dir", required=True, type=FILE, help="Run folder.")
 @click.option("--weights", type=FILE, help="Start from these; the updater needs its base.")
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint, with its options.")
 @click.option("--dry-run", is_flag=True, help="Show the resolved options and what they amount to, and stop.")
