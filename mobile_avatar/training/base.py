@@ -179,7 +179,9 @@ def train_base(
     model = (start or BilayerModel(options.config())).to(options.device)
     model.texture_updater.requires_grad_(False)
     if options.spectral_norm:
-        add_spectral_norm(model)
+        for part in model.children():
+            if part is not model.texture_updater:  # an earlier one must come out as it went in
+                add_spectral_norm(part)
     judge = prepare_discriminator(model, options, discriminator)
     networks = [model] if judge is None else [model, judge]
     prepare_networks(networks)

@@ -32,7 +32,7 @@ def start_processes(device: str) -> str:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     local = int(os.environ.get("LOCAL_RANK", 0))
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if several and device == "cuda":
+    if several and device.startswith("cuda"):
         device = f"cuda:{local}"
     try:
         torch.empty(1, device=device)

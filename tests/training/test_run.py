@@ -1,5 +1,6 @@
 """Runs as folders: they resume exactly, also behind kill -9, stop on NaN, and refuse what does not fit."""
 
+import copy
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from mobile_avatar.training.options import TrainOptions, has_bf16, read_options
 from mobile_avatar.training.updater import train_updater
 from tests.training.conftest import OPTIONS
 
-GAN = replace(OPTIONS, adversarial=True)
+GAN = replace(OPTIONS, adversarial=True, spectral_norm=True)
 
 
 def rows(folder: Path) -> list[dict]:
@@ -36,7 +37,12 @@ def losses(folder: Path) -> list[dict]:
 
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path, monkeypatch):
-    whole = base.train_base(GAN, tmp_path / "whole", resume=False)
+    begin = BilayerModel(PRESETS["tiny"])
+    updater = {key: value.clone() for key, value in begin.texture_updater.state_dict().items()}
+    whole = base.train_base(GAN, tmp_path / "whole", False, copy.deepcopy(begin))
+    assert whole.state_dict().keys() == begin.state_dict().keys()
+    for key, value in whole.texture_updater.state_dict().items():
+        assert torch.equal(value, updater[key]), "the base stage leaves the updater alone"
     write_sheet = base.write_sheet
 
     def power_cut(path, *arguments):
@@ -46,7 +52,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "write_sheet", power_cut)
     folder = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
-        base.train_base(GAN, folder, resume=False)
+        base.train_base(GAN, folder, False, begin)
     monkeypatch.setattr(base, "write_sheet", write_sheet)
     with pytest.raises(BadInput, match="--resume"):
         base.train_base(GAN, folder, resume=False)
