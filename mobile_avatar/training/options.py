@@ -151,6 +151,8 @@ class TrainOptions:
             raise BadInput(f"unknown preset {self.preset!r}; use one of {', '.join(PRESETS)}")
         if self.losses == "thesis" and not (self.vgg19 or self.vggface):
             raise BadInput("the thesis' losses need --vgg19 and --vggface; leave --losses out for the substitute")
+        if self.losses == "substitute" and (self.vgg19 or self.vggface):
+            raise BadInput("the substitute uses no perceptual network; leave --vgg19 and --vggface or --losses out")
 
     @property
     def synthetic(self) -> bool:

@@ -197,6 +197,7 @@ def test_defaults_follow_from_each_other(tmp_path):
         ({"frames": 3, "targets": 3}, "too few for a source"),
         ({"identities": 4, "batch_size": 8}, "too few for a batch"),
         ({"losses": "thesis"}, "need --vgg19"),
+        ({"losses": "substitute", "vgg19": "f"}, "uses no perceptual network"),
         ({"losses": "l2"}, "unknown losses 'l2'"),
         ({"preset": "huge"}, "unknown preset 'huge'"),
         ({"steps": 0}, "steps 0 is too small"),

@@ -1,6 +1,7 @@
 """mobile-avatar train"""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -56,8 +57,10 @@ def command(stage, run_dir, resume, dry_run, as_json, **overrides):
     from mobile_avatar.training.options import read_options
     from mobile_avatar.training.updater import train_updater
 
-    if overrides["weights"] and (overrides["preset"] or overrides["image_size"]):
-        raise click.UsageError("--weights decides the size of the model; leave --preset and --image-size out")
+    shape = ("preset", "image_size", "tex_spade", "adaptive_skips")
+    if overrides["weights"] and any(overrides[name] is not None for name in shape):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in shape)
+        raise click.UsageError(f"--weights decides the shape of the model; leave {names} out")
     overrides = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
     options = read_options(run_dir, resume, overrides | {"stage": stage})
     if stage == "updater" and options.weights is None:
@@ -66,19 +69,16 @@ def command(stage, run_dir, resume, dry_run, as_json, **overrides):
     if dry_run:
         _show(options, start, as_json)
         return
-    device = distributed.start_processes(options.device)
+    options = replace(options, device=distributed.start_processes(options.device))
     try:
-        from dataclasses import replace
-
-        options = replace(options, device=device)
-        extra = {}
-        earlier = Path(options.weights or "").with_name(DISCRIMINATOR_FILE) if options.weights else None
-        if start and options.adversarial and earlier.is_file():
-            extra["discriminator"] = load_discriminator(start.config, earlier)
+        judge = None
+        if options.weights and options.adversarial:
+            earlier = Path(options.weights).with_name(DISCRIMINATOR_FILE)
+            judge = load_discriminator(start.config, earlier) if earlier.is_file() else None
         if stage == "bilayer":
-            model = train_base(options, run_dir, resume, start, **extra)
+            model = train_base(options, run_dir, resume, start, judge)
         else:
-            model = train_updater(options, run_dir, start, resume, **extra)
+            model = train_updater(options, run_dir, start, resume, judge)
         if not distributed.is_first():
             return
     finally:
@@ -103,8 +103,6 @@ def _described(options):
 
 def _show(options, start, as_json):
     """What a run would do: its options, the sizes of the networks, how much data it sees."""
-    from dataclasses import asdict
-
     import torch
 
     from mobile_avatar.models.bilayer.discriminator import Discriminator
