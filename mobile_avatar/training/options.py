@@ -49,8 +49,8 @@ RECIPES: dict[str, dict[str, object]] = {
 
 
 def _rate(step: int, steps: int) -> float:
-    """Linear warm-up over 100 steps, then a cosine down to a twentieth."""
-    return min(1.0, (step + 1) / 100) * (0.05 + 0.95 * (1 + math.cos(math.pi * step / steps)) / 2)
+    """Linear warm-up over 100 steps or a fifth of a short run, and a cosine down to a twentieth."""
+    return min(1.0, (step + 1) / min(100, steps // 5 + 1)) * (0.05 + 0.95 * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
 # Factor on the learning rate at a step of so many.
