@@ -29,7 +29,7 @@ def desk(tmp_path_factory):
 def test_every_metric_in_one_folder(desk, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(desk)
     out = tmp_path / "out"
-    options = ["--weights", "small.safetensors", "--identities", 3, "--frames", 3, "-o", out]
+    options = ["--weights", "small.safetensors", "--identities", 2, "--frames", 3, "-o", out]
     networks = ["--lpips-vgg", "state0.pth", "--lpips-lin", "state1.pth", "--csim", "face.onnx"]
     done = run(capfd, "evaluate", *options, *networks, "--refine", 2, "--json")
     assert done.code == 0, done.err
@@ -40,17 +40,18 @@ def test_every_metric_in_one_folder(desk, capfd, tmp_path, monkeypatch):
     measured = {name for name, metric in found["metrics"].items() if metric["reason"] is None}
     assert {"psnr_masked", "psnr_raw", "ssim_masked", "ssim_raw", "mask_iou", "lpips", "csim"} <= measured
     warp = found["methods"]["warp"]["metrics"]
-    assert warp["psnr_masked"]["identities"] == 3
-    assert warp["psnr_masked"]["frames"] == 6
+    assert warp["psnr_masked"]["identities"] == 2
+    assert warp["psnr_masked"]["frames"] == 4
     low, high = warp["psnr_masked"]["ci95"]
     assert low <= warp["psnr_masked"]["mean"] <= high
     assert warp["lpips"]["mean"] > 0
     assert warp["csim"]["mean"] > 0.5
     table = (out / "metrics.md").read_text()
     assert f"{warp['psnr_masked']['mean']:.2f} ±" in table
-    assert Image.open(out / "grid.png").height > 3 * 64
+    assert Image.open(out / "grid.png").height > 2 * 64
 
     again = run(capfd, "evaluate", *options, *networks, "--refine", 2, "--json", "--force")
+    assert again.code == 0, again.err
     assert json.loads(again.out) == found, "everything is deterministic"
     assert run(capfd, "evaluate", *options).sentence.endswith("pass --force to replace it or choose another output")
 
