@@ -152,8 +152,8 @@ def drive(model: BilayerModel, clips: Clips, stages: Stages) -> Iterable[dict[st
         frame = Rendered(
             layers.uv().permute(0, 3, 1, 2), layers.lf, hf, layers.mask(), masked(layers.lf + hf, layers.mask())
         )
-        goal = masked(image[0], mask[0])
-        textures["refined"] = refine_texture(start, frame, goal, model.config.align_corners, stages.refine_steps)
+        corners = model.config.align_corners
+        textures["refined"] = refine_texture(start, frame, image[0], mask[0], corners, stages.refine_steps)
     source = image[0, 0], mask[0, 0]
     targets = (values[0, 1:].split(CHUNK) for values in (clips.images, clips.masks, clips.keypoints))
     for goals, goal_masks, keypoints in zip(*targets, strict=True):
