@@ -305,3 +305,20 @@ def test_sources(tmp_path):
     assert source.load(draws).images.shape == (2, 2, 3, 64, 64)
     with pytest.raises(BadInput, match="no such dataset folder"):
         sources.open_source(replace(options, data=str(tmp_path / "none")), tmp_path, 64)
+
+
+def test_bfloat16_changes_little_and_keeps_what_must_be_exact():
+    losses = []
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        options = replace(OPTIONS, adversarial=True).resolved()
+        model, judge = add_spectral_norm(random_model(TINY)).train(), make_discriminator(TINY)
+        parts = [trained(network, 1e-3, 0.9, 1.0) for network in (model, judge)]
+        step = Step(BaseObjective(model, options, judge), parts, "cpu", bf16)
+        losses.append(step.gradients(batch(), 0))
+        step.update()
+        for network in (model, judge):
+            kinds = {value.dtype for value in network.state_dict().values() if value.is_floating_point()}
+            assert kinds == {torch.float32}, "power iterations and statistics too"
+    for name in ("total", "uv", "structural", "mask"):
+        assert losses[1][name] == pytest.approx(losses[0][name], rel=0.05), name
