@@ -53,6 +53,8 @@ class Budget:
     image_size: int
     steps: int
     batch_size: int
+    targets: int
+    """Driven frames per person and step, beside the source."""
     seeds: int
     identities: int
     """Test people."""
@@ -99,6 +101,7 @@ def _trained(variant: Variant, seed: int, budget: Budget, folder: Path) -> Bilay
         adaptive_skips=variant.adaptive,
         steps=budget.steps - updater_steps,
         batch_size=budget.batch_size,
+        targets=budget.targets,
         # One pool for all: the number of people must not follow from the steps of a stage.
         identities=max(budget.batch_size, budget.steps * budget.batch_size // 25),
         seed=seed,
@@ -126,7 +129,8 @@ def markdown(found: dict) -> str:
     lines += [
         "",
         f"Mean ± standard deviation over {budget['seeds']} seeds; preset {budget['preset']}, "
-        f"{budget['image_size']} px, {budget['steps']} steps of {budget['batch_size']} people for every variant, "
+        f"{budget['image_size']} px, {budget['steps']} steps of {budget['batch_size']} people and "
+        f"{budget['targets'] + 1} frames of each for every variant, "
         f"{budget['identities']} synthetic "
         "test people that no run saw.",
         "",
@@ -157,6 +161,7 @@ def verdict(rows: dict[str, dict[str, list[float]]]) -> str:
 @click.option("--image-size", default=64, show_default=True, help="Pixels.")
 @click.option("--steps", default=800, show_default=True, help="Of every variant, all stages together.")
 @click.option("--batch-size", default=8, show_default=True, help="People per step.")
+@click.option("--targets", default=2, show_default=True, help="Driven frames per person and step.")
 @click.option("--seeds", default=3, show_default=True, help="Runs of every variant.")
 @click.option("--identities", default=50, show_default=True, help="Test people.")
 def main(output: Path, **budget) -> None:

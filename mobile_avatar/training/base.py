@@ -18,7 +18,7 @@ from mobile_avatar.models.bilayer.model import BilayerModel, Person
 from mobile_avatar.models.bilayer.projector import Projector
 from mobile_avatar.models.bilayer.spectral import add_spectral_norm, resolve_spectral_norm
 from mobile_avatar.training.adversarial import adversarial_losses, make_discriminator, save_discriminator
-from mobile_avatar.training.batches import Batches, Stream
+from mobile_avatar.training.batches import Augment, Batches, Stream
 from mobile_avatar.training.distributed import (
     is_first,
     mean_over_processes,
@@ -163,42 +163,66 @@ def train_base(
     start: BilayerModel | None = None,
     discriminator: Discriminator | None = None,
 ) -> BilayerModel:
-    """Train everything but the updater; returns the averaged model in eval mode with standing statistics.
+    """Train everything but the updater; see `train_networks`."""
+    options = replace(options, stage="bilayer")
+    return train_networks(options, folder, resume, start, discriminator, Stage(BaseObjective))
+
+
+class Stage(NamedTuple):
+    """How a stage trains whole models."""
+
+    objective: type["BaseObjective"]
+    augment: Augment | None = None
+    """Applied to the batches of synthetic people."""
+    update_steps: int = 0
+    """Updates of the texture in the objective and in the pictures; 0: the updater rests."""
+
+
+def train_networks(
+    options: TrainOptions,
+    folder: Path,
+    resume: bool,
+    start: BilayerModel | None,
+    discriminator: Discriminator | None,
+    stage: Stage,
+) -> BilayerModel:
+    """Train whole models; returns the averaged model in eval mode with standing statistics.
 
     Args:
         options: see TrainOptions; what is left open is resolved.
         folder: of the run; with a discriminator, its weights are there at the end.
         resume: go on from the folder's checkpoint if there is one.
         start, discriminator: earlier networks to go on from instead of random weights.
+        stage: what is trained, on what.
 
     Raises:
         BadInput: options, data or folder do not fit; CheckFailed: the numbers became NaN or Inf.
     """
-    options = replace(options, stage="bilayer").resolved()
+    options = options.resolved()
     torch.manual_seed(options.seed)
     model = (start or BilayerModel(options.config())).to(options.device)
-    model.texture_updater.requires_grad_(False)
+    model.texture_updater.requires_grad_(stage.update_steps > 0)
     if options.spectral_norm:
         for part in model.children():
-            if part is not model.texture_updater:  # an earlier one must come out as it went in
+            if part is not model.texture_updater:  # one that rests must come out as it went in
                 add_spectral_norm(part)
     judge = prepare_discriminator(model, options, discriminator)
     networks = [model] if judge is None else [model, judge]
     prepare_networks(networks)
     source = open_source(options, folder, model.config.image_size)
-    batches = Batches(source, options)
+    batches = Batches(source, options, stage.augment if options.synthetic else None)
     rates = [(part, options.projector_rate if isinstance(part, Projector) else 1.0) for part in model.children()]
     parts = {"model": trained(model, options.lr, options.beta1, options.clip_norm, rates)}
     if judge is not None:
         parts["discriminator"] = trained(judge, options.lr, options.beta1, options.clip_norm)
     perceptual = load_perceptual({"vgg19": options.vgg19, "vggface": options.vggface}, options.device)
-    objective = BaseObjective(model, options, judge, perceptual)
+    objective = stage.objective(model, options, judge, perceptual)
     run = Run(folder, options, parts, resume)
     held_out = held_out_clips(options, folder, model)
 
     def sheet(path: Path) -> None:
         model.eval()
-        write_sheet(path, model, held_out)
+        write_sheet(path, model, held_out, stage.update_steps)
         model.train()
 
     model.train()

@@ -62,7 +62,7 @@ class TrainOptions:
     """Options of a run; stored in its folder as options.yaml. None: see `resolved`."""
 
     stage: str = "bilayer"
-    """`bilayer` (all base networks) or `updater`."""
+    """`bilayer` (all base networks), `updater`, or `joint` (both together)."""
     data: str = "synthetic"
     """A name in `sources.SOURCES` or the folder of a dataset in the layout of VoxCeleb2."""
     preset: str | None = None
@@ -74,7 +74,7 @@ class TrainOptions:
     adaptive_skips: bool | None = None
     """Predicted skips; the preset's (on) by default."""
     weights: str | None = None
-    """Weights to start from; the updater's base."""
+    """Weights to start from; `updater` and `joint` need them."""
     steps: int = 4000
     """Optimiser steps."""
     batch_size: int = 8

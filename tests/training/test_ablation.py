@@ -1,6 +1,7 @@
 """The ablation: variants differ as the table says, budgets are equal, and the verdict follows from the numbers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from mobile_avatar.models.bilayer.weights import load_weights
 from mobile_avatar.training.ablation import VARIANTS, Budget, ablation, verdict
 from mobile_avatar.training.run import Run
 
-BUDGET = Budget("tiny", 64, steps=4, batch_size=2, seeds=1, identities=2)
+BUDGET = Budget("tiny", 64, steps=4, batch_size=2, targets=1, seeds=1, identities=2)
 
 
 def test_an_ablation_trains_measures_and_resumes(tmp_path, monkeypatch):
@@ -34,7 +35,7 @@ def test_an_ablation_trains_measures_and_resumes(tmp_path, monkeypatch):
         assert again["rows"][name]["psnr_masked"] == pytest.approx(columns["psnr_masked"], rel=1e-5)
     assert "| adaptive + updater |" in (tmp_path / "ablation.md").read_text()
     with pytest.raises(BadInput, match="other options"):
-        ablation(Budget("tiny", 64, 6, 2, 1, 2), tmp_path)
+        ablation(replace(BUDGET, steps=6), tmp_path)
 
 
 def test_the_verdict_says_what_the_numbers_say():

@@ -12,13 +12,13 @@ FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("stage", type=click.Choice(["bilayer", "updater"]))
+@click.argument("stage", type=click.Choice(["bilayer", "updater", "joint"]))
 @click.option(
     "--data", help="`synthetic` (the default: a pool beside the run), `synthetic-stream`, or a dataset folder."
 )
 # torchrun takes --run for its own --run-path, so there is a second name.
 @click.option("--run", "--run-dir", "run_dir", required=True, type=FILE, help="Run folder.")
-@click.option("--weights", type=FILE, help="Start from these; the updater needs its base.")
+@click.option("--weights", type=FILE, help="Start from these; `updater` and `joint` need them.")
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint, with its options.")
 @click.option("--dry-run", is_flag=True, help="Show the resolved options and what they amount to, and stop.")
 @click.option("--preset", type=click.Choice(["tiny", "compact", "quarter", "medium", "full"]), help="Default: compact.")
@@ -49,11 +49,12 @@ FILE = click.Path(path_type=Path)
 @click.option("--log-every", type=click.IntRange(1), help="Steps between rows of metrics.jsonl.")
 @json_option
 def command(stage, run_dir, resume, dry_run, as_json, **overrides):
-    """Train the base networks (STAGE bilayer), then the texture updater (STAGE updater)."""
+    """Train the base networks (STAGE bilayer), the texture updater (updater), then both together (joint)."""
     from mobile_avatar.models.bilayer.weights import load_weights, save_weights
     from mobile_avatar.training import distributed
     from mobile_avatar.training.adversarial import load_discriminator
     from mobile_avatar.training.base import DISCRIMINATOR_FILE, train_base
+    from mobile_avatar.training.joint import train_joint
     from mobile_avatar.training.options import read_options
     from mobile_avatar.training.updater import train_updater
 
@@ -63,8 +64,8 @@ def command(stage, run_dir, resume, dry_run, as_json, **overrides):
         raise click.UsageError(f"--weights decides the shape of the model; leave {names} out")
     overrides = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
     options = read_options(run_dir, resume, overrides | {"stage": stage})
-    if stage == "updater" and options.weights is None:
-        raise click.UsageError("the updater stage needs --weights of the base stage")
+    if stage != "bilayer" and options.weights is None:
+        raise click.UsageError(f"the {stage} stage needs --weights of the stage before")
     start, facts = load_weights(Path(options.weights)) if options.weights else (None, {"license": "Apache-2.0"})
     if dry_run:
         _show(options, start, as_json)
@@ -75,10 +76,10 @@ def command(stage, run_dir, resume, dry_run, as_json, **overrides):
         if options.weights and options.adversarial:
             earlier = Path(options.weights).with_name(DISCRIMINATOR_FILE)
             judge = load_discriminator(start.config, earlier) if earlier.is_file() else None
-        if stage == "bilayer":
-            model = train_base(options, run_dir, resume, start, judge)
-        else:
+        if stage == "updater":
             model = train_updater(options, run_dir, start, resume, judge)
+        else:
+            model = {"bilayer": train_base, "joint": train_joint}[stage](options, run_dir, resume, start, judge)
         if not distributed.is_first():
             return
     finally:
