@@ -15,7 +15,7 @@ from mobile_avatar.keypoints.landmark_image import draw_landmarks
 from mobile_avatar.models.bilayer.weights import load_weights, save_weights
 
 HERE = Path(__file__).parent
-PERSON = 8  # looks straight ahead and smiles
+PERSON = 226  # looks straight ahead, almost smiling
 REFINE_STEPS = 200
 
 
