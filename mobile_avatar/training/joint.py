@@ -33,6 +33,7 @@ from mobile_avatar.training.updater import LARGEST_TEXTURE, UPDATE_STEPS, recolo
 
 GENERATED_WEIGHT = 0.3  # of the image before the updates, next to 1 behind them
 SQUARES_WEIGHT = 6.0
+MASK_WEIGHT = 5.0  # on synthetic people a wrong outline costs as much as everything inside it
 
 
 class JointObjective(BaseObjective):
@@ -50,11 +51,14 @@ class JointObjective(BaseObjective):
         goal = masked(clips.images.flatten(0, 1), goal_mask)
         losses = {}
         for name, texture, weight in (("generated", person.texture, GENERATED_WEIGHT), ("updated", textures[-1], 1.0)):
-            image = masked(model.unmasked(layers, texture), goal_mask)
-            losses[name] = weight * (structural_loss(image, goal) + SQUARES_WEIGHT * F.mse_loss(image, goal))
+            unmasked = model.unmasked(layers, texture)
+            image = masked(unmasked, goal_mask)
+            losses[name] = weight * structural_loss(image, goal)
+        # What the avatar will show: here, unlike in the thesis, the mask learns from the image as well.
+        losses["composite"] = SQUARES_WEIGHT * F.mse_loss(masked(unmasked, layers.mask()), goal)
         blurred = F.interpolate(F.avg_pool2d(goal, LOW), scale_factor=float(LOW), mode="bilinear")
         losses["lf"] = 0.15 * F.l1_loss(masked(layers.lf, goal_mask), blurred)
-        losses["mask"] = F.binary_cross_entropy_with_logits(layers.logits, goal_mask)
+        losses["mask"] = MASK_WEIGHT * F.binary_cross_entropy_with_logits(layers.logits, goal_mask)
         losses["smooth"] = 0.1 * total_variation(layers.delta)
         losses["range"] = 0.3 * F.relu(textures[-1].abs() - LARGEST_TEXTURE).mean()
         if clips.texture_uv is not None and options.uv_weight:
