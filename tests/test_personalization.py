@@ -65,8 +65,8 @@ def test_the_split_follows_time(split):
 
 def test_held_out_frames_get_better(model, split, tmp_path):
     # The small model has never learnt anything, so it has further to go than a trained one.
-    rates = {"texture_lr": 0.05, "personal_lr": 0.01, "shared_lr": 0.004}
-    done = made(model, split, tmp_path, replace(OPTIONS, steps=60, batch_size=3, **rates))
+    options = replace(OPTIONS, steps=60, batch_size=3, texture_rate=0.05, rate=0.03)
+    done = made(model, split, tmp_path, options)
     table = scores(
         done, len(split.unseen), lambda driven: {"nme_percent": torch.full((len(driven.images),), torch.nan)}
     )
@@ -174,7 +174,7 @@ def test_the_first_stage_leaves_the_shared_weights_alone(done, split, tmp_path):
         name.removeprefix("generator.")
         for name in Portrait(end.generator, end.texture, split.train.keypoints).personal()
     }
-    assert changed == personal
+    assert changed == personal - {"texture"}
     assert {"base_norm.scale", "blocks.1.norm.bias", "blocks.0.skip.weight", "blocks.2.conv1.bias"} < personal
     assert not personal & {"heads.weight", "blocks.0.conv1.weight", "blocks.0.conv2.bias", "base.weight"}
     assert not torch.equal(end.texture, done.before.texture)

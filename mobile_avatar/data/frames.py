@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Largest random movement, in half sides of the crop, as a logarithm and in radians.
-SHIFT, SCALE, TURN = 0.06, 0.06, 0.08
+SHIFT, SCALE, TURN = 0.03, 0.03, 0.03
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from mobile_avatar.training.portrait import Portrait
 LOW = 8  # pixels over which the goal of the low-frequency layer is averaged, as in training
 CLIP_NORM = 1.0
 WARM_STEPS = 40
+STEER_SIZE, SMALLEST_SIZE = 0.2, 1e-3
 TRIAL_STEPS = 4
 TYPICAL = 256  # frames that the movements of the person are learnt from
 
@@ -42,13 +43,11 @@ class FinetuneOptions:
     """Frames of the video per step."""
     other_poses: int = 1
     """Poses per step that the video may not show; there the warp should stay what it was."""
-    texture_lr: float = 1e-2
+    texture_rate: float = 1e-2
     """Adam's peak learning rate of the texture, ..."""
-    personal_lr: float = 1e-3
-    """... of the parameters that were predicted for this person, ..."""
-    shared_lr: float = 4e-4
-    """... and of all others."""
-    moved: float = 0.5
+    rate: float = 4e-3
+    """... and of all else, in units of the root mean square of each tensor."""
+    moved: float = 0.25
     """Share of the frames that are moved a little at the start; it falls to zero, because moving blurs."""
     first_stage: float = 0.1
     """Share of the steps that train only the texture and what was predicted for this person."""
@@ -121,14 +120,13 @@ class _Finetuning:
         self.average = copy.deepcopy(self.portrait).requires_grad_(False)
         with torch.no_grad():
             self.held_delta = torch.cat([self.portrait.layers(one[None])[0] for one in poses])
-        personal = self.portrait.personal()
-        named = dict(self.portrait.named_parameters())
-        groups = {
-            "texture": [named["texture"]],
-            "personal": [value for name, value in named.items() if name in personal],
-            "shared": [value for name, value in named.items() if name not in personal | {"texture"}],
-        }
-        self.optimizer = torch.optim.Adam([{"params": group, "name": name} for name, group in groups.items()], eps=1e-7)
+        groups = [
+            {"params": [value], "name": name, "lr": 0.0, "peak": self._peak(name, value)}
+            for name, value in self.portrait.named_parameters()
+            if value.requires_grad
+        ]
+        self.optimizer = torch.optim.Adam(groups, eps=1e-7)
+        self.personal = self.portrait.personal()
         self.step = self.best_step = 0
         self.best = copy.deepcopy(self.average.state_dict())
         self.history: list[dict[str, float]] = []
@@ -188,9 +186,9 @@ class _Finetuning:
         decay = 0.02 + 0.98 * (1 + math.cos(math.pi * self.step / options.steps)) / 2
         switch = options.first_stage * options.steps
         for group in self.optimizer.param_groups:
-            begin = switch if group["name"] == "shared" else 0
+            begin = 0 if group["name"] in self.personal else switch
             warm = min(1.0, max(0.0, (self.step + 1 - begin) / WARM_STEPS))
-            group["lr"] = getattr(options, f"{group['name']}_lr") * warm * decay
+            group["lr"] = group["peak"] * warm * decay
 
     def _check(self, score: Callable[[Avatar], float], loss: float) -> None:
         psnr = score(self._avatar(self.average.state_dict()))
@@ -204,6 +202,14 @@ class _Finetuning:
         best = max(range(len(self.history)), key=lambda i: self.history[i]["psnr"])
         late = self.history[-1]["step"] >= 2 * self.options.first_stage * self.options.steps
         return late and len(self.history) - 1 - best >= self.options.patience
+
+    def _peak(self, name: str, value: Tensor) -> float:
+        """Peak learning rate. Folded tensors differ in size a thousandfold, and each should move by the same share."""
+        if name == "texture":
+            return self.options.texture_rate
+        if name.endswith(".steer"):  # begins at zero
+            return self.options.rate * STEER_SIZE
+        return self.options.rate * max(float(value.detach().square().mean().sqrt()), SMALLEST_SIZE)
 
     def _typical(self) -> Tensor:
         """Keypoints of the video, moved as in training, and few others."""

@@ -23,7 +23,8 @@ class WhitenedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, inputs: Tensor) -> None:
         """`inputs` (N, in) are typical; computes the same as `linear` until it is trained."""
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
+        # Keypoints hardly vary around their mean, so that training the weight itself would act like a huge bias.
+        self.weight, self.bias = linear.weight.requires_grad_(False), linear.bias
         centre = inputs.double().mean(dim=0)
         _, spread, directions = torch.linalg.svd(inputs.double() - centre, full_matrices=False)
         deviation = (spread / len(inputs) ** 0.5).clamp_min(LEAST_DEVIATION)
@@ -65,9 +66,9 @@ class Portrait(nn.Module):
         return delta, lf, lf + warp(texture, uv, self.generator.config.align_corners), mask
 
     def personal(self) -> set[str]:
-        """Names of the parameters that a projector predicted: adaptive norms, also folded ones, and skips."""
+        """Names of the texture and of what a projector predicted: adaptive norms, also folded ones, and skips."""
         affine = {name for name, part in self.generator.named_modules() if isinstance(part, ChannelAffine)}
-        return {
+        return {"texture"} | {
             f"generator.{name}"
             for name, _ in self.generator.named_parameters()
             if name.rpartition(".")[0] in affine or ".skip." in name or name.endswith("conv1.bias")
