@@ -144,8 +144,8 @@ def typical_frame(keypoints: Tensor) -> int:
 def drive(avatar: Avatar, frames: Frames) -> Driven:
     """The avatar, driven by the keypoints of frames."""
     rendered = [avatar.render(points) for points in frames.keypoints.split(RENDERED_AT_ONCE)]
-    images = torch.cat([part.image.clamp(-1, 1) for part in rendered])
-    return Driven(images, torch.cat([part.mask for part in rendered]), frames.images, frames.masks, frames.keypoints)
+    pictures, masks = (torch.cat(parts) for parts in zip(*((r.lf + r.hf, r.mask) for r in rendered), strict=True))
+    return Driven(pictures, masks, frames.images, frames.masks, frames.keypoints)
 
 
 def scores(

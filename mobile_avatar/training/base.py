@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -52,12 +52,11 @@ class Reconstruction(NamedTuple):
     """... against this."""
 
 
-class BaseObjective:
-    """Losses of the base stage: frame 0 of each clip is the source.
+class Objective:
+    """What a stage minimises: the networks and, by `options.losses`, how images are made and compared."""
 
-    The recipe `thesis` drives the other frames; `substitute` also the source, which gives it a frame more for the same
-    person.
-    """
+    recipes: ClassVar[dict[str, tuple[Callable, int]]]
+    """Name of the losses -> what reconstructs and compares, and the first frame that is driven."""
 
     def __init__(
         self,
@@ -68,25 +67,11 @@ class BaseObjective:
     ) -> None:
         self.model, self.options, self.discriminator = model, options, discriminator
         self.perceptual = perceptual or {}
-        self.reconstruct, first = _RECIPES[options.losses]
+        self.reconstruct, first = self.recipes[options.losses]
         self.driven = slice(first, None)
 
-    def __call__(self, clips: Clips, step: int) -> dict[str, Tensor]:
-        """Named weighted losses of a batch, and their `total`."""
-        driven = select(clips, self.driven)
-        person, layers = forward(self.model, clips, driven.keypoints)
-        made = self.reconstruct(self, driven, person, layers)
-        losses, options = dict(made.losses), self.options
-        if weight := options.warp_weight * warp_decay(step):
-            losses["warp"] = weight * layers.delta.abs().mean()
-        if driven.texture_uv is not None and options.uv_weight:
-            losses["uv"] = options.uv_weight * warp_error(layers, driven.texture_uv)
-        if self.discriminator is not None:
-            losses |= weighted_adversarial(self.discriminator, made, driven, options)
-        return losses | {"total": sum(losses.values())}
 
-
-def _thesis(objective: BaseObjective, driven: Clips, person: Person, layers: Layers) -> Reconstruction:
+def _thesis(objective: Objective, driven: Clips, person: Person, layers: Layers) -> Reconstruction:
     """Section 4 of the thesis: perceptual losses for the texture, L1 for low frequencies, cross-entropy for the mask.
 
     Everything is masked with the prediction, the real image too, so only the cross-entropy trains the mask.
@@ -102,7 +87,7 @@ def _thesis(objective: BaseObjective, driven: Clips, person: Person, layers: Lay
     return Reconstruction(losses, masked(layers.lf + hf, mask), real)
 
 
-def _substitute(objective: BaseObjective, driven: Clips, person: Person, layers: Layers) -> Reconstruction:
+def _substitute(objective: Objective, driven: Clips, person: Person, layers: Layers) -> Reconstruction:
     """For training without downloaded networks: `structural_loss` in place of the perceptual ones."""
     goal_mask = driven.masks.flatten(0, 1)
     goal = masked(driven.images.flatten(0, 1), goal_mask)
@@ -117,7 +102,28 @@ def _substitute(objective: BaseObjective, driven: Clips, person: Person, layers:
     return Reconstruction(losses, image, goal)
 
 
-_RECIPES: dict[str, tuple[Callable, int]] = {"thesis": (_thesis, 1), "substitute": (_substitute, 0)}
+class BaseObjective(Objective):
+    """Losses of the base stage: frame 0 of each clip is the source.
+
+    The recipe `thesis` drives the other frames; `substitute` also the source, which gives it a frame more for the same
+    person.
+    """
+
+    recipes: ClassVar = {"thesis": (_thesis, 1), "substitute": (_substitute, 0)}
+
+    def __call__(self, clips: Clips, step: int) -> dict[str, Tensor]:
+        """Named weighted losses of a batch, and their `total`."""
+        driven = select(clips, self.driven)
+        person, layers = forward(self.model, clips, driven.keypoints)
+        made = self.reconstruct(self, driven, person, layers)
+        losses, options = dict(made.losses), self.options
+        if weight := options.warp_weight * warp_decay(step):
+            losses["warp"] = weight * layers.delta.abs().mean()
+        if driven.texture_uv is not None and options.uv_weight:
+            losses["uv"] = options.uv_weight * warp_error(layers, driven.texture_uv)
+        if self.discriminator is not None:
+            losses |= weighted_adversarial(self.discriminator, made, driven, options)
+        return losses | {"total": sum(losses.values())}
 
 
 def warp_error(layers: Layers, known: Tensor) -> Tensor:
@@ -171,7 +177,7 @@ def train_base(
 class Stage(NamedTuple):
     """How a stage trains whole models."""
 
-    objective: type["BaseObjective"]
+    objective: type[Objective]
     augment: Augment | None = None
     """Applied to the batches of synthetic people."""
     update_steps: int = 0

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid
+from mobile_avatar.models.bilayer.inference_generator import pixel_grid
 
 # Corners and middles of the frame's sides join the 68 points, so that the triangles cover every pixel.
 BORDER = np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y], dtype=np.float64)
@@ -15,7 +15,7 @@ SUBPIXEL_BITS = 8
 
 
 def still_source(source: Tensor, source_mask: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """The source on the black background, again and again: the avatar that does not move.
+    """The source again and again: the avatar that does not move.
 
     Args:
         source: (3, S, S) in [-1, 1], the photo.
@@ -23,10 +23,9 @@ def still_source(source: Tensor, source_mask: Tensor, frames: int) -> tuple[Tens
         frames: N, how many times.
 
     Returns:
-        Images (N, 3, S, S) in [-1, 1] and masks (N, 1, S, S) in [0, 1].
+        Pictures (N, 3, S, S) in [-1, 1] with their background, and masks (N, 1, S, S) in [0, 1].
     """
-    images, masks = masked(source, source_mask)[None], source_mask[None]
-    return images.expand(frames, -1, -1, -1), masks.expand(frames, -1, -1, -1)
+    return source.expand(frames, -1, -1, -1), source_mask.expand(frames, -1, -1, -1)
 
 
 def warp_source(
@@ -45,7 +44,7 @@ def warp_source(
         target_points: (N, 136) in [-1, 1] of the crop.
 
     Returns:
-        Images (N, 3, S, S) in [-1, 1] on the black background, and masks (N, 1, S, S) in [0, 1].
+        Pictures (N, 3, S, S) in [-1, 1] with their background, and masks (N, 1, S, S) in [0, 1].
     """
     size = source.shape[-1]
     start = source_points.detach().cpu().double().numpy().reshape(-1, 2)
@@ -53,8 +52,7 @@ def warp_source(
     uv = torch.stack([torch.from_numpy(_reads(start, goal, size)) for goal in goals]).to(source)
     layers = torch.cat([source, source_mask])[None].expand(len(goals), -1, -1, -1)
     # What lies beyond the photo repeats its edge: shoulders go on below the crop.
-    image, mask = F.grid_sample(layers, uv, "bilinear", "border", align_corners=False).split((3, 1), dim=1)
-    return masked(image, mask), mask
+    return F.grid_sample(layers, uv, "bilinear", "border", align_corners=False).split((3, 1), dim=1)
 
 
 def _reads(start: np.ndarray, goal: np.ndarray, size: int) -> np.ndarray:

@@ -39,10 +39,13 @@ class Column:
 
 
 COLUMNS: dict[str, Column] = {
-    "psnr_masked": Column("PSNR masked, dB", 2, "squared error inside the photo's soft mask, peak 2"),
-    "psnr_raw": Column("PSNR raw, dB", 2, "squared error of the whole frame, person on black against person on black"),
-    "ssim_masked": Column("SSIM masked", 3, "Gaussian window 11, sigma 1.5; mean inside the photo's soft mask"),
-    "ssim_raw": Column("SSIM raw", 3, "the same, mean of the whole frame, both on black"),
+    "psnr_masked": Column("PSNR masked, dB", 2, "both behind the photo's mask, squared error inside it, peak 2"),
+    "psnr_shown": Column("PSNR shown, dB", 2, "the frame behind its own mask, squared error inside the photo's mask"),
+    "psnr_raw": Column("PSNR raw, dB", 2, "the whole frame, each on black behind its own mask"),
+    "ssim_masked": Column(
+        "SSIM masked", 3, "both behind the photo's mask: Gaussian window 11, sigma 1.5; mean inside it"
+    ),
+    "ssim_raw": Column("SSIM raw", 3, "mean of the whole frame, each on black behind its own mask"),
     "mask_iou": Column("mask IoU", 3, "overlap of the soft masks, intersection over union"),
     "lpips": Column("LPIPS", 3, "v0.1, VGG16, whole frame, both on black", "lower"),
     "csim": Column("CSIM", 3, "cosine of face-recognition features of frame and photo, both on black, aligned alike"),
@@ -163,8 +166,8 @@ def drive(model: BilayerModel, clips: Clips, stages: Stages) -> Iterable[dict[st
             "warp": warp_source(*source, points[0, 0], keypoints),
         }
         for stage, texture in textures.items():
-            shown[stage] = masked(model.unmasked(layers, texture), layers.mask()).clamp(-1, 1), layers.mask()
-        shown["photo"] = masked(goals, goal_masks), goal_masks
+            shown[stage] = model.unmasked(layers, texture), layers.mask()
+        shown["photo"] = goals, goal_masks
         yield {method: Driven(*pair, goals, goal_masks, keypoints) for method, pair in shown.items()}
 
 

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mobile_avatar.errors import BadInput
 from mobile_avatar.models.bilayer.inference_generator import masked
-from mobile_avatar.models.bilayer.official_runs import read_checkpoint
+from mobile_avatar.training.foreign_weights import read_tensors
 from mobile_avatar.training.metrics import Driven
 
 # Convolutions of torchvision's VGG16 by stage; after each stage its features are compared, then halved by max-pooling.
@@ -71,20 +69,6 @@ class Lpips:
             first, second = unit.chunk(2)
             total = total + F.conv2d((first - second).square(), factor).mean((1, 2, 3))
         return total
-
-
-def read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
-    """A state dict in a .safetensors or torch file, as FP32; BadInput asks for `expected` when it is neither."""
-    if not path.is_file():
-        raise BadInput(f"{path}: there is no such weights file; pass {expected}")
-    if path.suffix == ".safetensors":
-        try:
-            state = load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise BadInput(f"{path} is not a readable safetensors file; pass {expected}") from error
-    else:
-        state = read_checkpoint(path, expected)
-    return {key: value.float() for key, value in state.items()}
 
 
 def _take(state: dict[str, Tensor], key: str, shape: tuple[int | None, ...], path: Path, expected: str) -> Tensor:

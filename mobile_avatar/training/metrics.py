@@ -1,8 +1,9 @@
 """How close a rendered frame is to the photo it should show: PSNR, SSIM, overlap of masks.
 
-Every picture is judged as the model outputs it: on the black background (-1), never behind a mask that it was not
-given. `masked` averages the error inside the target's soft mask; `raw` averages it over the whole frame, where a
-person on black is compared with a person on black, so that a wrong outline counts too, and empty black counts as right.
+`masked` is about the picture: rendering and photo are put behind the same mask, the photo's, and the error is averaged
+inside it. (The official code also puts both behind one mask before it compares them, the predicted one.) `shown` and
+`raw` are about what an app shows, the rendering behind its own mask on black, so that a wrong outline counts too:
+`shown` averages inside the photo's mask, `raw` over the whole frame, where empty black counts as right.
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 class Driven:
     """Driven frames of one person, and what they should show."""
 
-    images: Tensor
-    """(N, 3, S, S) in [-1, 1], composited on the black background as the model outputs them."""
+    pictures: Tensor
+    """(N, 3, S, S): the renderings before compositing; what lies outside [-1, 1] is cut."""
     masks: Tensor
-    """(N, 1, S, S) in [0, 1]: the masks they were composited with."""
+    """(N, 1, S, S) in [0, 1]: their own masks."""
     goals: Tensor
     """(N, 3, S, S) in [-1, 1]: the photos, with their background."""
     goal_masks: Tensor
@@ -32,23 +33,38 @@ class Driven:
     keypoints: Tensor
     """(N, 136) in [-1, 1]: the points of the photos, which drove the frames."""
 
+    @property
+    def images(self) -> Tensor:
+        """(N, 3, S, S) in [-1, 1]: what an app shows, on the black background."""
+        return masked(self.pictures, self.masks).clamp(-1, 1)
+
 
 def pixel_metrics(driven: Driven) -> dict[str, Tensor]:
-    """What needs no network: `score_frames` and `mask_iou`, (N,) each."""
-    scores = score_frames(driven.images, driven.goals, driven.goal_masks)
-    return scores | {"mask_iou": mask_iou(driven.masks, driven.goal_masks)}
+    """What needs no network, (N,) each: PSNR and SSIM of pictures and of what is shown, and `mask_iou`."""
+    goals, goal_masks = driven.goals, driven.goal_masks
+    pictures = score_frames(masked(driven.pictures.clamp(-1, 1), goal_masks), goals, goal_masks)
+    shown = score_frames(driven.images, goals, goal_masks)
+    return {
+        "psnr_masked": pictures["psnr_masked"],
+        "psnr_shown": shown["psnr_masked"],
+        "psnr_raw": shown["psnr_raw"],
+        "ssim_masked": pictures["ssim_masked"],
+        "ssim_raw": shown["ssim_raw"],
+        "mask_iou": mask_iou(driven.masks, goal_masks),
+    }
 
 
 def score_frames(images: Tensor, goals: Tensor, masks: Tensor) -> dict[str, Tensor]:
     """PSNR in dB and SSIM of every frame.
 
     Args:
-        images: (N, 3, S, S) in [-1, 1], composited on the black background as the model outputs them.
+        images: (N, 3, S, S) in [-1, 1], on the black background.
         goals: (N, 3, S, S) in [-1, 1]: the photos, with their background.
         masks: (N, 1, S, S) in [0, 1], of the photos.
 
     Returns:
-        `psnr_masked`, `psnr_raw`, `ssim_masked`, `ssim_raw`: (N,) each. PSNR is cut at 126 dB.
+        `psnr_masked`, `ssim_masked` (means inside the masks), `psnr_raw`, `ssim_raw` (of whole frames): (N,) each. PSNR
+        is cut at 126 dB.
     """
     images, goals = images.clamp(-1, 1), masked(goals, masks)
     whole = torch.ones_like(masks)

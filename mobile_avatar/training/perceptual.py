@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mobile_avatar.errors import BadInput, first_line
+from mobile_avatar.errors import BadInput
+from mobile_avatar.training.foreign_weights import read_tensors
 from mobile_avatar.training.losses import wide
 
 LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
@@ -108,16 +108,8 @@ def load_perceptual(paths: dict[str, str | None], device: str) -> dict[str, Perc
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist; give the weights of a VGG network as a .pth or .safetensors file")
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file raises whatever its bytes happen to mean
-        raise BadInput(f"{path} is not a readable weights file ({first_line(error)}); download it again") from error
-    if not isinstance(state, dict) or not any(re.fullmatch(r"features\.\d+\.weight", str(key)) for key in state):
+    state = read_tensors(path, "a VGG network in torchvision's format (features.N.weight)")
+    if not any(re.fullmatch(r"features\.\d+\.weight", key) for key in state):
         raise BadInput(f"{path} has no features.N.weight; give a state dict in torchvision's format")
     return state
 

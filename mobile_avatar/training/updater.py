@@ -1,8 +1,8 @@
 """The updater stage: the base is frozen, the texture updater is trained through its unrolled steps (thesis eq. 5.7)."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from mobile_avatar.models.bilayer.inference_generator import Layers, masked
 from mobile_avatar.models.bilayer.model import BilayerModel
 from mobile_avatar.models.bilayer.spectral import add_spectral_norm, advance_spectral_norm, resolve_spectral_norm
 from mobile_avatar.training.base import (
+    Objective,
     Reconstruction,
     forward,
     held_out_clips,
@@ -26,7 +27,7 @@ from mobile_avatar.training.base import (
 from mobile_avatar.training.batches import Batches
 from mobile_avatar.training.losses import structural_loss
 from mobile_avatar.training.options import TrainOptions
-from mobile_avatar.training.perceptual import PerceptualLoss, load_perceptual
+from mobile_avatar.training.perceptual import load_perceptual
 from mobile_avatar.training.run import Run
 from mobile_avatar.training.sheet import write_sheet
 from mobile_avatar.training.sources import open_source
@@ -36,24 +37,38 @@ UPDATE_STEPS = 4
 LARGEST_TEXTURE = 1.5  # beyond it the substitute pulls textures back: FP16 files and 8-bit textures hold little more
 
 
-class UpdaterObjective:
+def _thesis(objective: Objective, driven: Clips, layers: Layers, textures: list[Tensor]) -> Reconstruction:
+    """Perceptual losses on the image of the last texture, masked like the real one with the prediction."""
+    mask = layers.mask()
+    real = masked(driven.images.flatten(0, 1), mask)
+    image = masked(objective.model.unmasked(layers, textures[-1]), mask)
+    losses = {name: loss.recipe.weight * loss(image, real) for name, loss in objective.perceptual.items()}
+    return Reconstruction(losses, image, real)
+
+
+def _substitute(objective: Objective, driven: Clips, layers: Layers, textures: list[Tensor]) -> Reconstruction:
+    """Reconstruction of the source and of other frames behind every update, later updates counting more."""
+    goal_mask = driven.masks.flatten(0, 1)
+    goal = masked(driven.images.flatten(0, 1), goal_mask)
+    losses = {}
+    for i, texture in enumerate(textures):
+        image = masked(objective.model.unmasked(layers, texture), goal_mask)
+        losses[f"update{i + 1}"] = structural_loss(image, goal) * (i + 1) / len(textures)
+    people, frames = driven.images.shape[:2]
+    own = torch.arange(people, device=goal.device) * frames
+    losses["squares"] = F.mse_loss(image[own], goal[own])
+    losses["range"] = F.relu(textures[-1].abs() - LARGEST_TEXTURE).mean()
+    return Reconstruction(losses, image, goal)
+
+
+class UpdaterObjective(Objective):
     """Losses of the updater stage, all on images of the updated texture.
 
     Frame 0 of each clip is the source, whose error the updater reads. (The official script trains nothing here: it
     renders no source, and its losses look at images that the updater does not touch.)
     """
 
-    def __init__(
-        self,
-        model: BilayerModel,
-        options: TrainOptions,
-        discriminator: Discriminator | None = None,
-        perceptual: dict[str, PerceptualLoss] | None = None,
-    ) -> None:
-        self.model, self.options, self.discriminator = model, options, discriminator
-        self.perceptual = perceptual or {}
-        self.reconstruct, first = _RECIPES[options.losses]
-        self.driven = slice(first, None)
+    recipes: ClassVar = {"thesis": (_thesis, 1), "substitute": (_substitute, 0)}
 
     def __call__(self, clips: Clips, step: int) -> dict[str, Tensor]:
         """Named weighted losses of a batch, and their `total`."""
@@ -75,33 +90,6 @@ class UpdaterObjective:
         if self.discriminator is not None:
             losses |= weighted_adversarial(self.discriminator, made, driven, options)
         return losses | {"total": sum(losses.values())}
-
-
-def _thesis(objective: UpdaterObjective, driven: Clips, layers: Layers, textures: list[Tensor]) -> Reconstruction:
-    """Perceptual losses on the image of the last texture, masked like the real one with the prediction."""
-    mask = layers.mask()
-    real = masked(driven.images.flatten(0, 1), mask)
-    image = masked(objective.model.unmasked(layers, textures[-1]), mask)
-    losses = {name: loss.recipe.weight * loss(image, real) for name, loss in objective.perceptual.items()}
-    return Reconstruction(losses, image, real)
-
-
-def _substitute(objective: UpdaterObjective, driven: Clips, layers: Layers, textures: list[Tensor]) -> Reconstruction:
-    """Reconstruction of the source and of other frames behind every update, later updates counting more."""
-    goal_mask = driven.masks.flatten(0, 1)
-    goal = masked(driven.images.flatten(0, 1), goal_mask)
-    losses = {}
-    for i, texture in enumerate(textures):
-        image = masked(objective.model.unmasked(layers, texture), goal_mask)
-        losses[f"update{i + 1}"] = structural_loss(image, goal) * (i + 1) / len(textures)
-    people, frames = driven.images.shape[:2]
-    own = torch.arange(people, device=goal.device) * frames
-    losses["squares"] = F.mse_loss(image[own], goal[own])
-    losses["range"] = F.relu(textures[-1].abs() - LARGEST_TEXTURE).mean()
-    return Reconstruction(losses, image, goal)
-
-
-_RECIPES: dict[str, tuple[Callable, int]] = {"thesis": (_thesis, 1), "substitute": (_substitute, 0)}
 
 
 def recolour(clips: Clips, generator: np.random.Generator, people: int, share: slice) -> Clips:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid
+from mobile_avatar.models.bilayer.inference_generator import pixel_grid
 from mobile_avatar.training.baselines import BORDER, still_source, triangulate, warp_source
 from tests.training.evaluation_cases import FACE
 
@@ -69,7 +69,7 @@ def test_the_mask_goes_with_the_photo(photo):
     mask = (pixel_grid(SIZE)[0, :1] < 0).float()
     images, masks = warp_source(photo[0], mask, POINTS, POINTS[None] + 0.1)
     assert masks.shape == (1, 1, SIZE, SIZE)
-    assert (images[(masks == 0).expand_as(images)] == -1).all()
+    assert (images[(masks == 0).expand_as(images)] > -0.9).any(), "the background is still there"
     assert masks[0, 0, SIZE // 2, SIZE // 2] == 1, "the edge of the mask has moved to the right with the face"
 
 
@@ -105,12 +105,13 @@ def test_every_pixel_lies_in_its_triangle():
     assert outside.max() < 0.75
 
 
-def test_the_still_source_is_the_masked_photo(photo):
+def test_the_still_source_is_the_photo(photo):
     mask = torch.rand(1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     images, masks = still_source(photo[0], mask, 3)
     assert images.shape == (3, 3, SIZE, SIZE)
     assert masks.shape == (3, 1, SIZE, SIZE)
-    torch.testing.assert_close(images[2], masked(photo[0], mask))
+    assert torch.equal(images[2], photo[0])
+    assert torch.equal(masks[1], mask)
 
 
 def test_a_frame_takes_milliseconds(photo):

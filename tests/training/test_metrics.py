@@ -101,6 +101,18 @@ def test_mask_iou():
     assert mask_iou(left * 0, left * 0).item() == 0
 
 
+def test_the_outline_counts_only_in_what_is_shown(pictures):
+    photos, masks = pictures
+    perfect = pixel_metrics(Driven(photos, masks, photos, masks, torch.zeros(3, 136)))
+    assert all((perfect[name] > 100).all() for name in ("psnr_masked", "psnr_shown", "psnr_raw"))
+    cut = pixel_metrics(Driven(photos, masks * 0.5, photos, masks, torch.zeros(3, 136)))
+    assert torch.equal(cut["psnr_masked"], perfect["psnr_masked"])
+    assert torch.equal(cut["ssim_masked"], perfect["ssim_masked"])
+    assert (cut["psnr_shown"] < 30).all()
+    assert (cut["psnr_raw"] < 40).all()
+    assert (cut["mask_iou"] < 0.6).all()
+
+
 def test_lpips_is_the_published_formula(tmp_path, pictures):
     """Computed again with torch.nn, layer by layer, in float64."""
     photos, masks = pictures
@@ -110,7 +122,7 @@ def test_lpips_is_the_published_formula(tmp_path, pictures):
     found = Lpips(*paths)(Driven(images, masks, photos, masks, torch.zeros(3, 136)))["lpips"]
     a, b = (
         (x.double() - torch.tensor([-0.030, -0.088, -0.188], dtype=torch.float64).view(3, 1, 1))
-        for x in (images, masked(photos, masks))
+        for x in (masked(images, masks), masked(photos, masks))
     )
     a, b = (x / torch.tensor([0.458, 0.448, 0.450], dtype=torch.float64).view(3, 1, 1) for x in (a, b))
     expected = torch.zeros(3, dtype=torch.float64)

@@ -130,12 +130,12 @@ def test_perceptual_networks(vgg, tmp_path):
             compared.append(x)
     for a, b in zip(loss.features(image), compared, strict=True):
         torch.testing.assert_close(a, b)
-    with pytest.raises(BadInput, match="does not exist"):
+    with pytest.raises(BadInput, match="no such weights file"):
         PerceptualLoss("vgg19", tmp_path / "none.pth")
     with pytest.raises(BadInput, match=r"no convolution at features\.16.*not a vgg19"):
         PerceptualLoss("vgg19", vgg["vggface"])
     (tmp_path / "bad.pth").write_bytes(b"bad")
-    with pytest.raises(BadInput, match="not a readable weights file"):
+    with pytest.raises(BadInput, match="not a readable checkpoint"):
         PerceptualLoss("vgg19", tmp_path / "bad.pth")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(BadInput, match=r"no features\.N\.weight"):

@@ -15,7 +15,7 @@ from mobile_avatar.cli.common import (
     tracker_option,
 )
 
-COLUMNS = ("psnr_masked", "psnr_raw", "ssim_masked", "ssim_raw", "nme_percent", "psnr_masked_unseen")
+COLUMNS = ("psnr_masked", "psnr_shown", "psnr_raw", "ssim_masked", "ssim_raw", "nme_percent", "psnr_masked_unseen")
 
 
 @click.command()
