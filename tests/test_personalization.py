@@ -22,7 +22,7 @@ from mobile_avatar.personalization import (
 )
 from mobile_avatar.training import finetune
 from mobile_avatar.training.finetune import FinetuneOptions, seconds_per_step
-from mobile_avatar.training.portrait import Portrait, WhitenedLinear
+from mobile_avatar.training.portrait import Portrait
 from tests.models.bilayer.official import random_model
 
 FACTS = {"weights_sha256": "0" * 64, "license": "test"}
@@ -138,20 +138,6 @@ def test_work_folders_are_refused_before_any_work(tmp_path):
     check_work(work, resume=False, force=True)
 
 
-def test_small_movements_are_as_easy_to_learn_as_large_ones():
-    torch.manual_seed(0)
-    inputs = torch.randn(200, 6) * torch.tensor([1.0, 0.3, 0.1, 0.03, 0.01, 1e-5]) + 5
-    linear = torch.nn.Linear(6, 3)
-    layer = WhitenedLinear(linear, inputs)
-    assert torch.equal(layer.merged().weight, linear.weight)
-    ways = (inputs - layer.centre) @ layer.basis.T
-    torch.testing.assert_close(ways.std(dim=0)[:5], torch.ones(5), atol=0.02, rtol=0)
-    assert ways.std(dim=0)[5] < 0.01, "noise is not amplified"
-    torch.nn.init.normal_(layer.steer)
-    torch.testing.assert_close(layer.merged()(inputs), layer(inputs), atol=2e-3, rtol=1e-4)
-    assert not torch.allclose(layer(inputs), linear(inputs), atol=0.1)
-
-
 def test_it_stops_when_nothing_gets_better(done, split, tmp_path):
     falling = iter(range(100, 0, -1))
     options = replace(OPTIONS, steps=40, checks=20, patience=5)
@@ -170,10 +156,7 @@ def test_the_first_stage_leaves_the_shared_weights_alone(done, split, tmp_path):
     ).end
     old, new = done.before.generator.state_dict(), end.generator.state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
-    personal = {
-        name.removeprefix("generator.")
-        for name in Portrait(end.generator, end.texture, split.train.keypoints).personal()
-    }
+    personal = {name.removeprefix("generator.") for name in Portrait(end.generator, end.texture).personal()}
     assert changed == personal - {"texture"}
     assert {"base_norm.scale", "blocks.1.norm.bias", "blocks.0.skip.weight", "blocks.2.conv1.bias"} < personal
     assert not personal & {"heads.weight", "blocks.0.conv1.weight", "blocks.0.conv2.bias", "base.weight"}

@@ -28,9 +28,8 @@ from mobile_avatar.training.portrait import Portrait
 LOW = 8  # pixels over which the goal of the low-frequency layer is averaged, as in training
 CLIP_NORM = 1.0
 WARM_STEPS = 40
-STEER_SIZE, SMALLEST_SIZE = 0.2, 1e-3
+SMALLEST_SIZE = 1e-3
 TRIAL_STEPS = 4
-TYPICAL = 256  # frames that the movements of the person are learnt from
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class FinetuneOptions:
     """Share of the steps that train only the texture and what was predicted for this person."""
     checks: int = 20
     """How often, over all steps, the validation frames are scored and a checkpoint is written."""
-    patience: int = 6
+    patience: int = 8
     """Checks without a better score after which it stops."""
     seed: int = 0
     """Of the order of the frames and of their small random shifts."""
@@ -115,7 +114,7 @@ class _Finetuning:
         self.start, self.train, self.poses, self.options = start, train, poses, options
         self.checkpoint = checkpoint
         device = train.images.device
-        portrait = Portrait(start.generator, start.texture, self._typical())
+        portrait = Portrait(start.generator, start.texture)
         self.portrait = portrait.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.portrait).requires_grad_(False)
         with torch.no_grad():
@@ -123,7 +122,6 @@ class _Finetuning:
         groups = [
             {"params": [value], "name": name, "lr": 0.0, "peak": self._peak(name, value)}
             for name, value in self.portrait.named_parameters()
-            if value.requires_grad
         ]
         self.optimizer = torch.optim.Adam(groups, eps=1e-7)
         self.personal = self.portrait.personal()
@@ -207,16 +205,7 @@ class _Finetuning:
         """Peak learning rate. Folded tensors differ in size a thousandfold, and each should move by the same share."""
         if name == "texture":
             return self.options.texture_rate
-        if name.endswith(".steer"):  # begins at zero
-            return self.options.rate * STEER_SIZE
         return self.options.rate * max(float(value.detach().square().mean().sqrt()), SMALLEST_SIZE)
-
-    def _typical(self) -> Tensor:
-        """Keypoints of the video, moved as in training, and few others."""
-        random = np.random.default_rng((self.options.seed, 2))
-        chosen = random.integers(0, len(self.train), TYPICAL)
-        moved, _ = jitter(self.train[chosen.tolist()], random)
-        return torch.cat([moved.keypoints, self.poses[: TYPICAL // 16]]).cpu()
 
     def _avatar(self, state: dict[str, Tensor]) -> Avatar:
         portrait = copy.deepcopy(self.average)
