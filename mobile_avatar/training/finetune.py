@@ -257,7 +257,7 @@ def portrait_loss(portrait: Portrait, frames: Frames, known: Tensor, poses: Tens
     cross = F.binary_cross_entropy(mask[:count].clamp(1e-6, 1 - 1e-6), frames.masks, weight=known)
     return (
         structural_loss(seen(inside), goal)
-        + 4 * F.mse_loss(seen(shown), goal)
+        + 20 * F.mse_loss(seen(shown), goal)  # small in area, but large: mouth and eyes
         + 0.1 * (seen(masked(lf[:count], frames.masks)) - blurred).abs().mean()
         + 0.3 * cross
         + 0.1 * total_variation(delta)
