@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mobile_avatar.avatar import Avatar
-from mobile_avatar.data.frames import Frames, jitter
+from mobile_avatar.data.frames import Frames, jitter, rareness
 from mobile_avatar.data.synthetic import SyntheticHeads
 from mobile_avatar.errors import BadInput, CheckFailed
 from mobile_avatar.personalization import (
@@ -193,6 +193,16 @@ def test_the_typical_frame_is_the_most_common_one():
     keypoints = torch.zeros(7, 136)
     keypoints[:3] = torch.linspace(1, 3, 3)[:, None]
     assert typical_frame(keypoints) >= 3
+
+
+def test_rare_faces_are_drawn_as_often_as_common_ones():
+    random = torch.Generator().manual_seed(0)
+    common, rare = torch.randn(2, 68, 2, generator=random)
+    shapes = torch.stack([common] * 18 + [rare] * 2)
+    moved = shapes * torch.linspace(0.5, 1, 20)[:, None, None] + torch.linspace(-0.3, 0.3, 20)[:, None, None]
+    probabilities = rareness(moved.flatten(1))
+    assert probabilities.sum() == pytest.approx(1)
+    assert probabilities[18:].sum() == pytest.approx(0.5)
 
 
 def test_jitter_moves_picture_mask_and_points_together():

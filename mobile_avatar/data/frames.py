@@ -9,6 +9,7 @@ from torch import Tensor
 
 # Largest random movement, in half sides of the crop, as a logarithm and in radians.
 SHIFT, SCALE, TURN = 0.03, 0.03, 0.03
+REFERENCES = 1000  # frames that others are compared with, to see how rare they are
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,13 @@ def jitter(frames: Frames, random: np.random.Generator, share: float = 1.0) -> t
     points = frames.keypoints.view(count, -1, 2) @ there[:, :, :2].transpose(1, 2) + there[:, None, :, 2]
     known = (grid.abs() <= 1).all(dim=-1)[:, None].to(images)
     return Frames(images, masks, points.flatten(1)), known
+
+
+def rareness(keypoints: Tensor) -> np.ndarray:
+    """Probabilities (T,) that draw rare faces, (T, 136), as often as common ones, wherever they are in the crop."""
+    points = keypoints.detach().cpu().double().view(len(keypoints), -1, 2)
+    points = points - points.mean(dim=1, keepdim=True)
+    shapes = (points / points.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-6)).flatten(1)
+    distance = torch.cdist(shapes, shapes[:: -(-len(shapes) // REFERENCES)])
+    near = (distance <= distance.mean() / 2).sum(dim=1).clamp_min(1).double()
+    return (1 / near / (1 / near).sum()).numpy()

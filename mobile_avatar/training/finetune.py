@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobile_avatar.avatar import Avatar
-from mobile_avatar.data.frames import Frames, jitter
+from mobile_avatar.data.frames import Frames, jitter, rareness
 from mobile_avatar.errors import CheckFailed
 from mobile_avatar.files import replace_file
 from mobile_avatar.models.bilayer.inference_generator import masked
@@ -42,9 +42,9 @@ class FinetuneOptions:
     """Frames of the video per step."""
     other_poses: int = 1
     """Poses per step that the video may not show; there the warp should stay what it was."""
-    texture_rate: float = 1e-2
+    texture_rate: float = 6e-3
     """Adam's peak learning rate of the texture, ..."""
-    rate: float = 4e-3
+    rate: float = 3e-3
     """... and of all else, in units of the root mean square of each tensor."""
     moved: float = 0.25
     """Share of the frames that are moved a little at the start; it falls to zero, because moving blurs."""
@@ -125,6 +125,7 @@ class _Finetuning:
         ]
         self.optimizer = torch.optim.Adam(groups, eps=1e-7)
         self.personal = self.portrait.personal()
+        self.rareness = rareness(train.keypoints)
         self.step = self.best_step = 0
         self.best = copy.deepcopy(self.average.state_dict())
         self.history: list[dict[str, float]] = []
@@ -169,12 +170,13 @@ class _Finetuning:
     def _batch(self) -> tuple[Frames, Tensor, Tensor, Tensor]:
         """Frames of this step, shifted a little, where they are known, and the poses with their warps."""
         options, count = self.options, len(self.train)
-        first = self.step * options.batch_size
+        random = np.random.default_rng((options.seed, self.step, 1))
+        # Half of the frames in turn, so that each counts; half by how rare the face in them is.
+        evenly = -(-options.batch_size // 2)
         chosen = [
             int(np.random.default_rng((options.seed, position // count)).permutation(count)[position % count])
-            for position in range(first, first + options.batch_size)
-        ]
-        random = np.random.default_rng((options.seed, self.step, 1))
+            for position in range(self.step * evenly, (self.step + 1) * evenly)
+        ] + random.choice(count, options.batch_size - evenly, p=self.rareness).tolist()
         frames, known = jitter(self.train[chosen], random, options.moved * (1 - self.step / options.steps))
         others = random.integers(0, len(self.poses), options.other_poses)
         return frames, known, self.poses[others], self.held_delta[others]
