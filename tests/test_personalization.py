@@ -177,7 +177,7 @@ def test_trying_out_the_speed_changes_nothing(done, split):
 
 def test_nan_stops_with_a_sentence(model, split, tmp_path):
     images = split.train.images.clone()
-    images[5, 0, 30, 30] = torch.nan
+    images[1:, 0, 30, 30] = torch.nan  # whichever frame is drawn
     with pytest.raises(CheckFailed, match="the loss became nan at step"):
         made(model, replace(split, train=replace(split.train, images=images)), tmp_path)
 
