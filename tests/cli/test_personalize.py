@@ -119,6 +119,8 @@ def test_real_clips(shared, capfd, tmp_path, name):
     for row in ("after", "end"):
         for measure in ("psnr_masked", "psnr_masked_unseen"):
             assert table[row][measure] > table["before"][measure] + 2, (row, measure)
+        # Not of the last frames alone: at the end of talking_b the face is again what it was in the first frame.
+        for measure in ("psnr_masked", "psnr_shown"):
             assert table[row][measure] > table["warp"][measure], (row, measure)
     assert table["after"]["no_face"] == 0
     assert table["after"]["nme_percent"] < table["before"]["nme_percent"]
