@@ -26,7 +26,7 @@ from mobile_avatar.training.distributed import (
     synchronise_batch_norms,
     world_size,
 )
-from mobile_avatar.training.losses import structural_loss, total_variation, warp_decay, wide
+from mobile_avatar.training.losses import low_frequencies, structural_loss, total_variation, warp_decay, wide
 from mobile_avatar.training.options import TrainOptions
 from mobile_avatar.training.perceptual import PerceptualLoss, load_perceptual
 from mobile_avatar.training.run import Run
@@ -36,7 +36,6 @@ from mobile_avatar.training.statistics import standing_statistics
 from mobile_avatar.training.step import Step, trained
 
 MOMENTUM = 0.1  # the official 1.0 makes every picture taken during training depend on a single batch
-LOW = 8  # pixels over which the goal of the low-frequency layer is averaged in the substitute
 L1_WEIGHT = BCE_WEIGHT = 10.0
 DISCRIMINATOR_FILE = "discriminator.safetensors"
 SHEET_PEOPLE = SHEET_FRAMES = 4
@@ -91,7 +90,7 @@ def _substitute(objective: Objective, driven: Clips, person: Person, layers: Lay
     """For training without downloaded networks: `structural_loss` in place of the perceptual ones."""
     goal_mask = driven.masks.flatten(0, 1)
     goal = masked(driven.images.flatten(0, 1), goal_mask)
-    blurred = F.interpolate(F.avg_pool2d(goal, LOW), scale_factor=float(LOW), mode="bilinear")
+    blurred = low_frequencies(goal)
     image = masked(objective.model.unmasked(layers, person.texture), goal_mask)
     losses = {
         "structural": structural_loss(image, goal),

@@ -22,10 +22,9 @@ from mobile_avatar.data.frames import Frames, jitter, rareness
 from mobile_avatar.errors import CheckFailed
 from mobile_avatar.files import replace_file
 from mobile_avatar.models.bilayer.inference_generator import masked
-from mobile_avatar.training.losses import structural_loss, total_variation
+from mobile_avatar.training.losses import low_frequencies, structural_loss, total_variation
 from mobile_avatar.training.portrait import Portrait
 
-LOW = 8  # pixels over which the goal of the low-frequency layer is averaged, as in training
 CLIP_NORM = 1.0
 WARM_STEPS = 40
 SMALLEST_SIZE = 1e-3
@@ -253,7 +252,7 @@ def portrait_loss(portrait: Portrait, frames: Frames, known: Tensor, poses: Tens
     def seen(image: Tensor) -> Tensor:
         return torch.where(known > 0, image, goal)
 
-    blurred = F.interpolate(F.avg_pool2d(goal, LOW), scale_factor=float(LOW), mode="bilinear")
+    blurred = low_frequencies(goal)
     shown = masked(unmasked[:count], mask[:count])
     inside = masked(unmasked[:count], frames.masks)
     cross = F.binary_cross_entropy(mask[:count].clamp(1e-6, 1 - 1e-6), frames.masks, weight=known)

@@ -18,7 +18,6 @@ from mobile_avatar.models.bilayer.discriminator import Discriminator
 from mobile_avatar.models.bilayer.inference_generator import Layers, masked
 from mobile_avatar.models.bilayer.model import BilayerModel
 from mobile_avatar.training.base import (
-    LOW,
     BaseObjective,
     Reconstruction,
     Stage,
@@ -27,7 +26,7 @@ from mobile_avatar.training.base import (
     warp_error,
     weighted_adversarial,
 )
-from mobile_avatar.training.losses import structural_loss, total_variation
+from mobile_avatar.training.losses import low_frequencies, structural_loss, total_variation
 from mobile_avatar.training.options import TrainOptions
 from mobile_avatar.training.updater import LARGEST_TEXTURE, UPDATE_STEPS, recolour
 
@@ -56,7 +55,7 @@ class JointObjective(BaseObjective):
             losses[name] = weight * structural_loss(image, goal)
         # What the avatar will show: here, unlike in the thesis, the mask learns from the image as well.
         losses["composite"] = SQUARES_WEIGHT * F.mse_loss(masked(unmasked, layers.mask()), goal)
-        blurred = F.interpolate(F.avg_pool2d(goal, LOW), scale_factor=float(LOW), mode="bilinear")
+        blurred = low_frequencies(goal)
         losses["lf"] = 0.15 * F.l1_loss(masked(layers.lf, goal_mask), blurred)
         losses["mask"] = MASK_WEIGHT * F.binary_cross_entropy_with_logits(layers.logits, goal_mask)
         losses["smooth"] = 0.1 * total_variation(layers.delta)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LOW = 8  # pixels over which the goal of the low-frequency layer is averaged
+
 
 def structural_loss(image: Tensor, goal: Tensor, scales: int = 3) -> Tensor:
     """Substitute for a perceptual loss; images (N, 3, S, S) in [-1, 1] -> scalar, 0 for equal images."""
@@ -16,6 +18,11 @@ def structural_loss(image: Tensor, goal: Tensor, scales: int = 3) -> Tensor:
         total = total + F.l1_loss(image, goal) + 2 * gradient_loss(image, goal) + 0.5 * (1 - ssim(image, goal))
         image, goal = F.avg_pool2d(image, 2), F.avg_pool2d(goal, 2)
     return total / scales
+
+
+def low_frequencies(goal: Tensor) -> Tensor:
+    """What the low-frequency layer should show of images (N, 3, S, S): averaged over 8 pixels, smooth between."""
+    return F.interpolate(F.avg_pool2d(goal, LOW), scale_factor=float(LOW), mode="bilinear")
 
 
 def gradient_loss(image: Tensor, goal: Tensor) -> Tensor:
