@@ -34,15 +34,20 @@ def start_processes(device: str) -> str:
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several and device.startswith("cuda"):
         device = f"cuda:{local}"
+    check_device(device)
+    if several and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    return device
+
+
+def check_device(device: str) -> None:
+    """Raise BadInput for a device that does not work here; a GPU that does becomes the current one."""
     try:
         torch.empty(1, device=device)
         if device.startswith("cuda"):
             torch.cuda.set_device(device)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise BadInput(f"--device {device} does not work here; use cpu or a device that torch finds") from error
-    if several and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
-    return device
 
 
 def end_processes() -> None:

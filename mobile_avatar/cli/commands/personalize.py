@@ -57,12 +57,9 @@ def command(video, output, weights, steps, minutes, holdout, seed, device, resum
 
     import shutil
 
-    import torch
-
     from mobile_avatar.avatar import avatar_facts
     from mobile_avatar.data.frames import Frames
     from mobile_avatar.data.prepare import prepare_clip
-    from mobile_avatar.errors import BadInput
     from mobile_avatar.files import sha256
     from mobile_avatar.keypoints.models import tracker_models as find_models
     from mobile_avatar.keypoints.tracker import Tracker
@@ -71,13 +68,11 @@ def command(video, output, weights, steps, minutes, holdout, seed, device, resum
     from mobile_avatar.personalization import personalize, scores, split_frames, with_facts
     from mobile_avatar.personalization_report import write_film, write_sheet
     from mobile_avatar.progress import progress
+    from mobile_avatar.training.distributed import check_device
     from mobile_avatar.training.finetune import FinetuneOptions
     from mobile_avatar.training.landmark_error import LandmarkError
 
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device {device} does not work here; use cpu or a device that torch finds") from error
+    check_device(device)
     check_work(work, resume, force)
     Video(video)  # a file that is no video is refused before the tracker may have to be fetched
     weights = weights or shipped("compact.safetensors")
