@@ -13,6 +13,7 @@ from mobile_avatar.models.bilayer.config import PRESETS, BilayerConfig
 SYNTHETIC = ("synthetic", "synthetic-stream")
 SUBSTITUTE = "structural-substitute"
 FRESH_PRESET = "compact"
+STUDENT = "mobile"
 FROM_WEIGHTS = "of-the-weights"
 # What may change when a run goes on: how long, where and how it is computed, not what.
 CHANGEABLE = ("steps", "device", "lr", "bf16", "checkpointing", "checkpoint_every", "sheet_every", "log_every")
@@ -62,7 +63,7 @@ class TrainOptions:
     """Options of a run; stored in its folder as options.yaml. None: see `resolved`."""
 
     stage: str = "bilayer"
-    """`bilayer` (all base networks), `updater`, or `joint` (both together)."""
+    """`bilayer` (all base networks), `updater`, `joint` (both together), or `distill` (a lighter per-frame network)."""
     data: str = "synthetic"
     """A name in `sources.SOURCES` or the folder of a dataset in the layout of VoxCeleb2."""
     preset: str | None = None
@@ -74,7 +75,7 @@ class TrainOptions:
     adaptive_skips: bool | None = None
     """Predicted skips; the preset's (on) by default."""
     weights: str | None = None
-    """Weights to start from; `updater` and `joint` need them."""
+    """Weights to start from (`distill`: the teacher's); only `bilayer` does without."""
     steps: int = 4000
     """Optimiser steps."""
     batch_size: int = 8
@@ -169,7 +170,7 @@ class TrainOptions:
         defaults = RECIPES[losses] | {
             "losses": losses,
             "perceptual": "+".join(given) if losses == "thesis" else SUBSTITUTE,
-            "preset": FROM_WEIGHTS if self.weights else FRESH_PRESET,
+            "preset": STUDENT if self.stage == "distill" else FROM_WEIGHTS if self.weights else FRESH_PRESET,
             "identities": max(self.batch_size, min(1200, max(16, -(-self.steps * self.batch_size // 25)))),
             "bf16": has_bf16(device),
         }

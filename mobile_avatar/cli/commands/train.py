@@ -7,21 +7,24 @@ from pathlib import Path
 import click
 
 from mobile_avatar.cli.common import json_option, print_json, print_table, say
+from mobile_avatar.models.bilayer.config import PRESETS
 
 FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("stage", type=click.Choice(["bilayer", "updater", "joint"]))
+@click.argument("stage", type=click.Choice(["bilayer", "updater", "joint", "distill"]))
 @click.option(
     "--data", help="`synthetic` (the default: a pool beside the run), `synthetic-stream`, or a dataset folder."
 )
 # torchrun takes --run for its own --run-path, so there is a second name.
 @click.option("--run", "--run-dir", "run_dir", required=True, type=FILE, help="Run folder.")
-@click.option("--weights", type=FILE, help="Start from these; `updater` and `joint` need them.")
+@click.option(
+    "--weights", type=FILE, help="Start from these; `updater`, `joint` and `distill` (the teacher) need them."
+)
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint, with its options.")
 @click.option("--dry-run", is_flag=True, help="Show the resolved options and what they amount to, and stop.")
-@click.option("--preset", type=click.Choice(["tiny", "compact", "quarter", "medium", "full"]), help="Default: compact.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="Default: compact; distill: mobile, the student.")
 @click.option("--image-size", type=click.IntRange(64), help="Side in pixels; default: the preset's.")
 @click.option("--tex-spade/--no-tex-spade", default=None, help="Adaptive SPADE in the texture generator.")
 @click.option("--adaptive-skips/--no-adaptive-skips", default=None, help="Predicted skips.")
@@ -49,16 +52,20 @@ FILE = click.Path(path_type=Path)
 @click.option("--log-every", type=click.IntRange(1), help="Steps between rows of metrics.jsonl.")
 @json_option
 def command(stage, run_dir, resume, dry_run, as_json, **overrides):
-    """Train the base networks (STAGE bilayer), the texture updater (updater), then both together (joint)."""
+    """Train the base networks (STAGE bilayer), the texture updater (updater), then both together (joint).
+
+    `distill` trains the lighter per-frame network of --preset to show what the model in --weights shows.
+    """
     from mobile_avatar.models.bilayer.weights import load_weights, save_weights
     from mobile_avatar.training import distributed
     from mobile_avatar.training.adversarial import load_discriminator
     from mobile_avatar.training.base import DISCRIMINATOR_FILE, train_base
+    from mobile_avatar.training.distill import train_distill
     from mobile_avatar.training.joint import train_joint
     from mobile_avatar.training.options import read_options
     from mobile_avatar.training.updater import train_updater
 
-    shape = ("preset", "image_size", "tex_spade", "adaptive_skips")
+    shape = ("image_size", "tex_spade", "adaptive_skips", *(["preset"] if stage != "distill" else []))
     if overrides["weights"] and any(overrides[name] is not None for name in shape):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in shape)
         raise click.UsageError(f"--weights decides the shape of the model; leave {names} out")
@@ -76,7 +83,9 @@ def command(stage, run_dir, resume, dry_run, as_json, **overrides):
         if options.weights and options.adversarial:
             earlier = Path(options.weights).with_name(DISCRIMINATOR_FILE)
             judge = load_discriminator(start.config, earlier) if earlier.is_file() else None
-        if stage == "updater":
+        if stage == "distill":
+            model = train_distill(options, run_dir, resume, start)
+        elif stage == "updater":
             model = train_updater(options, run_dir, start, resume, judge)
         else:
             model = {"bilayer": train_base, "joint": train_joint}[stage](options, run_dir, resume, start, judge)
@@ -108,8 +117,11 @@ def _show(options, start, as_json):
 
     from mobile_avatar.models.bilayer.discriminator import Discriminator
     from mobile_avatar.models.bilayer.model import BilayerModel
+    from mobile_avatar.training.distill import student_config
 
     config = start.config if start else options.config()
+    if options.stage == "distill":
+        config = student_config(config, options.preset)
     with torch.device("meta"):
         networks = dict(BilayerModel(config).named_children())
         if options.adversarial:

@@ -4,6 +4,7 @@ Every adaptive layer takes its parameters as an argument: nothing per-person is 
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobile_avatar.models.bilayer.blocks import activate, batch_norm, conv1, conv3, upsample
+
+Activation = Callable[[Tensor], Tensor]
 
 
 class Predicted(NamedTuple):
@@ -71,6 +74,7 @@ class AdaptiveBlock(nn.Module):
         first: the first norm is a plain affine batch norm (first block of a generator).
         efficient: up-sample before the second convolution instead of before the first.
         adaptive_skip: predict the skip; otherwise it is a learned convolution that all people share.
+        activation: behind both norms.
     """
 
     def __init__(
@@ -82,9 +86,10 @@ class AdaptiveBlock(nn.Module):
         first: bool,
         efficient: bool,
         adaptive_skip: bool = True,
+        activation: Activation = activate,
     ) -> None:
         super().__init__()
-        self.first, self.efficient = first, efficient
+        self.first, self.efficient, self.activate = first, efficient, activation
         self.norm1 = batch_norm(in_channels, affine=True) if first else norm(in_channels, size)
         self.conv1 = conv3(in_channels, out_channels)
         self.norm2 = norm(out_channels, size if efficient else 2 * size)
@@ -93,9 +98,9 @@ class AdaptiveBlock(nn.Module):
 
     def forward(self, x: Tensor, norm1: tuple | None, norm2: tuple, skip: Predicted | None) -> Tensor:
         """x (N, in, s, s) -> (N, out, 2s, 2s); the predicted layers are per sample or for a single person."""
-        h = activate(self.norm1(x) if self.first else self.norm1(x, norm1))
+        h = self.activate(self.norm1(x) if self.first else self.norm1(x, norm1))
         h = self.conv1(h if self.efficient else upsample(h))
-        h = activate(self.norm2(h, norm2))
+        h = self.activate(self.norm2(h, norm2))
         h = self.conv2(upsample(h) if self.efficient else h)
         # The skip reads the raw input; before the up-sampling it gives the same numbers at a quarter of the work.
         return h + upsample(self.skip(x, skip) if self.shared_skip is None else self.shared_skip(x))
@@ -129,11 +134,18 @@ class AdaptiveDecoder(nn.Module):
     """Chain of adaptive blocks from 4x4 to full size, closed by an adaptive norm and an activation."""
 
     def __init__(
-        self, widths: list[int], norm: type[nn.Module], base: int, efficient: bool, adaptive_skips: bool = True
+        self,
+        widths: list[int],
+        norm: type[nn.Module],
+        base: int,
+        efficient: bool,
+        adaptive_skips: bool = True,
+        activation: Activation = activate,
     ) -> None:
         super().__init__()
+        self.activate = activation
         self.blocks = nn.ModuleList(
-            AdaptiveBlock(a, b, norm, base * 2**i, i == 0, efficient, adaptive_skips)
+            AdaptiveBlock(a, b, norm, base * 2**i, i == 0, efficient, adaptive_skips, activation)
             for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
         )
         self.norm = norm(widths[-1], base * 2 ** len(self.blocks))
@@ -143,4 +155,4 @@ class AdaptiveDecoder(nn.Module):
         for block, layers in zip(self.blocks, predicted, strict=True):
             x = block(x, norm1, layers.norm2, layers.skip)
             norm1 = layers.next_norm
-        return activate(self.norm(x, norm1))
+        return self.activate(self.norm(x, norm1))

@@ -1,5 +1,7 @@
 """The plain residual block of the identity embedder, the texture updater and the discriminator."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,6 +31,10 @@ def upsample(x: Tensor) -> Tensor:
 def activate(x: Tensor) -> Tensor:
     """Leaky ReLU, slope 0.2. Never in place: the skip branch reads the raw input."""
     return F.leaky_relu(x, SLOPE)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"leaky_relu": activate, "relu": F.relu}
+"""By the name that a config gives."""
 
 
 class ResidualBlock(nn.Module):

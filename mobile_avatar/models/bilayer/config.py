@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mobile_avatar.errors import BadInput
 
@@ -11,6 +11,8 @@ SLOPE = 0.2  # every leaky ReLU
 BASE_SIZE = 4  # both generators start at 4x4
 LARGEST = 2048  # of any size or width: a damaged or hostile file must not allocate the machine away
 EMBEDDING_SIZE = 8  # identity embeddings are 8x8
+INF_SCALES = (1, 2, 4)
+INF_ACTIVATIONS = ("leaky_relu", "relu")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class BilayerConfig:
     """Inference generator: channels at full resolution ..."""
     inf_max_channels: int = 256
     """... and at most."""
+    inf_scale: int = 1
+    """It stops at image_size / inf_scale and leaves the rest to a bilinear step: all that it decodes is smooth."""
+    inf_activation: str = "leaky_relu"
+    """Activation of all per-frame layers: `leaky_relu` (official) or `relu`, which runtimes fuse and quantise best."""
     pose_channels: int = 256
     """Hidden width of the keypoints embedder."""
     pose_blocks: int = 4
@@ -68,13 +74,22 @@ class BilayerConfig:
                 raise BadInput(f"{field.name} {value} is not between 1 and {LARGEST}")
         if not EMBEDDING_SIZE <= self.enh_bottleneck <= size:
             raise BadInput(f"enh_bottleneck {self.enh_bottleneck} is not between {EMBEDDING_SIZE} and {size}")
+        if self.inf_scale not in INF_SCALES:
+            raise BadInput(f"inf_scale {self.inf_scale} is not one of {', '.join(map(str, INF_SCALES))}")
+        if self.inf_activation not in INF_ACTIVATIONS:
+            raise BadInput(f"inf_activation {self.inf_activation!r} is not one of {', '.join(INF_ACTIVATIONS)}")
         if not 0 <= self.num_harmonics <= 16:
             raise BadInput(f"num_harmonics {self.num_harmonics} is not between 0 and 16")
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of either generator: 6 at 256 px."""
+        """Blocks of a generator that decodes to full size: 6 at 256 px."""
         return int(math.log2(self.image_size // BASE_SIZE))
+
+    @property
+    def inf_blocks(self) -> int:
+        """Blocks of the inference generator."""
+        return self.num_blocks - int(math.log2(self.inf_scale))
 
     @property
     def emb_widths(self) -> list[int]:
@@ -86,7 +101,7 @@ class BilayerConfig:
     def at_size(self, size: int) -> "BilayerConfig":
         """The same widths at another image size; the updater's bottleneck and the discriminator's depth follow."""
         levels = (size // EMBEDDING_SIZE).bit_length() - (self.image_size // EMBEDDING_SIZE).bit_length()
-        return dataclasses.replace(
+        return replace(
             self,
             image_size=size,
             enh_bottleneck=max(EMBEDDING_SIZE, self.enh_bottleneck * size // self.image_size),
@@ -114,28 +129,34 @@ def widen(channels: int, level: int, maximum: int) -> int:
     return min(channels * 2**level, maximum)
 
 
+# All networks slim, so that it trains on a CPU and creates an avatar in a second: the shipped default.
+_COMPACT = BilayerConfig(
+    image_size=128,
+    emb_channels=16,
+    emb_max_channels=128,
+    tex_channels=16,
+    tex_max_channels=128,
+    inf_channels=16,
+    inf_max_channels=128,
+    pose_channels=128,
+    enh_channels=16,
+    enh_max_channels=32,
+    enh_bottleneck=64,
+    enh_blocks=4,
+    dis_channels=16,
+    dis_max_channels=128,
+    dis_blocks=5,
+)
+# For today's phones: the decoder of `compact` stops at half size (same widths at the same sides), with ReLUs.
+_MOBILE = replace(_COMPACT, inf_channels=32, inf_scale=2, inf_activation="relu").at_size(256)
+
 PRESETS: dict[str, BilayerConfig] = {
     "quarter": BilayerConfig(inf_channels=16, inf_max_channels=128),
     "medium": BilayerConfig(),
     "full": BilayerConfig(inf_channels=64, inf_max_channels=512),
-    # All networks slim, so that it trains on a CPU and creates an avatar in a second: the shipped default.
-    "compact": BilayerConfig(
-        image_size=128,
-        emb_channels=16,
-        emb_max_channels=128,
-        tex_channels=16,
-        tex_max_channels=128,
-        inf_channels=16,
-        inf_max_channels=128,
-        pose_channels=128,
-        enh_channels=16,
-        enh_max_channels=32,
-        enh_bottleneck=64,
-        enh_blocks=4,
-        dis_channels=16,
-        dis_max_channels=128,
-        dis_blocks=5,
-    ),
+    "compact": _COMPACT,
+    "mobile": _MOBILE,
+    "mobile-512": _MOBILE.at_size(512),
     # To try things and for tests: a step takes a fraction of a second on one core.
     "tiny": BilayerConfig(
         image_size=64,

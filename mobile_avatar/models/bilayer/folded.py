@@ -4,7 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobile_avatar.models.bilayer.config import BASE_SIZE, SLOPE, BilayerConfig, widen
+from mobile_avatar.models.bilayer.adaptive import Activation
+from mobile_avatar.models.bilayer.blocks import ACTIVATIONS
+from mobile_avatar.models.bilayer.config import BASE_SIZE, BilayerConfig, widen
+from mobile_avatar.models.bilayer.inference_generator import enlarge
 from mobile_avatar.models.bilayer.keypoints_encoding import HarmonicEncoding
 
 
@@ -26,8 +29,9 @@ class FoldedBlock(nn.Module):
     Both are exact: a 1x1 convolution commutes with nearest up-sampling and costs a quarter before it.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, first: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, first: bool, activation: Activation) -> None:
         super().__init__()
+        self.activate = activation
         # The first block's skip reads the raw 4x4 input, so its norm stays apart (FoldedGenerator.base_norm).
         self.norm = None if first else ChannelAffine(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -36,7 +40,7 @@ class FoldedBlock(nn.Module):
 
     def forward(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
         h = self.norm(x) if normed is None else normed
-        h = F.leaky_relu(self.conv1(F.leaky_relu(h, SLOPE)), SLOPE)
+        h = self.activate(self.conv1(self.activate(h)))
         h = self.conv2(F.interpolate(h, scale_factor=2.0, mode="nearest"))
         return h + F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")
 
@@ -51,15 +55,16 @@ class FoldedGenerator(nn.Module):
         super().__init__()
         self.config = config
         self.encoding = HarmonicEncoding(config.num_harmonics)
+        self.activate = ACTIVATIONS[config.inf_activation]
         top = config.inf_max_channels
         widths = [self.encoding.out_features] + [config.pose_channels] * (config.pose_blocks - 1)
         self.mlp = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
         self.base = nn.Linear(widths[-1], top * BASE_SIZE**2)
-        self.base_norm = ChannelAffine(widen(config.inf_channels, config.num_blocks, config.inf_max_channels))
-        blocks, channels = [], widen(config.inf_channels, config.num_blocks, top)
-        for i in range(config.num_blocks):
-            out = widen(config.inf_channels, config.num_blocks - 1 - i, top)
-            blocks.append(FoldedBlock(channels, out, first=i == 0))
+        self.base_norm = ChannelAffine(widen(config.inf_channels, config.inf_blocks, config.inf_max_channels))
+        blocks, channels = [], widen(config.inf_channels, config.inf_blocks, top)
+        for i in range(config.inf_blocks):
+            out = widen(config.inf_channels, config.inf_blocks - 1 - i, top)
+            blocks.append(FoldedBlock(channels, out, i == 0, self.activate))
             channels = out
         self.blocks = nn.ModuleList(blocks)
         self.norm = ChannelAffine(channels)
@@ -69,10 +74,10 @@ class FoldedGenerator(nn.Module):
         """(N, 136) in [-1, 1] -> delta uv (N, 2, S, S) and lf (N, 3, S, S) in [-1, 1], mask (N, 1, S, S) in [0, 1]."""
         h = self.encoding(keypoints)
         for layer in self.mlp:
-            h = F.leaky_relu(layer(h), SLOPE)
+            h = self.activate(layer(h))
         x = self.base(h).view(-1, self.config.inf_max_channels, BASE_SIZE, BASE_SIZE)
         x = self.blocks[0](x, normed=self.base_norm(x))
         for block in self.blocks[1:]:
             x = block(x)
-        heads = self.heads(F.leaky_relu(self.norm(x), SLOPE))
+        heads = enlarge(self.heads(self.activate(self.norm(x))), self.config.inf_scale)
         return torch.tanh(heads[:, 0:2]), torch.tanh(heads[:, 2:5]), torch.sigmoid(heads[:, 5:6])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobile_avatar.models.bilayer.adaptive import AdaptiveBatchNorm, AdaptiveDecoder, PredictedBlock
-from mobile_avatar.models.bilayer.blocks import conv3
+from mobile_avatar.models.bilayer.blocks import ACTIVATIONS, conv3
 from mobile_avatar.models.bilayer.config import BASE_SIZE, BilayerConfig, widen
 
 
@@ -36,10 +36,13 @@ class InferenceGenerator(nn.Module):
     def __init__(self, config: BilayerConfig) -> None:
         super().__init__()
         widths = [
-            widen(config.inf_channels, config.num_blocks - i, config.inf_max_channels)
-            for i in range(config.num_blocks + 1)
+            widen(config.inf_channels, config.inf_blocks - i, config.inf_max_channels)
+            for i in range(config.inf_blocks + 1)
         ]
-        self.decoder = AdaptiveDecoder(widths, AdaptiveBatchNorm, BASE_SIZE, True, config.adaptive_skips)
+        self.scale = config.inf_scale
+        self.decoder = AdaptiveDecoder(
+            widths, AdaptiveBatchNorm, BASE_SIZE, True, config.adaptive_skips, ACTIVATIONS[config.inf_activation]
+        )
         self.uv_head = conv3(widths[-1], 2)
         self.lf_head = conv3(widths[-1], 3)
         self.mask_head = conv3(widths[-1], 1)
@@ -47,7 +50,13 @@ class InferenceGenerator(nn.Module):
     def forward(self, pose: Tensor, predicted: list[PredictedBlock]) -> Layers:
         """Pose embedding (N, C, 4, 4) and predicted layers for N samples, or for one person, -> Layers."""
         x = self.decoder(pose, predicted)
-        return Layers(torch.tanh(self.uv_head(x)), torch.tanh(self.lf_head(x)), self.mask_head(x))
+        uv, lf, mask = (enlarge(head(x), self.scale) for head in (self.uv_head, self.lf_head, self.mask_head))
+        return Layers(torch.tanh(uv), torch.tanh(lf), mask)
+
+
+def enlarge(heads: Tensor, scale: int) -> Tensor:
+    """The bilinear last step of a decoder that stops early; before the activations, so the mask stays sharp."""
+    return heads if scale == 1 else F.interpolate(heads, scale_factor=float(scale), mode="bilinear")
 
 
 def pixel_grid(size: int, device: torch.device | None = None) -> Tensor:

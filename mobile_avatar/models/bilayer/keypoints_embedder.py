@@ -2,17 +2,18 @@
 
 from torch import Tensor, nn
 
-from mobile_avatar.models.bilayer.blocks import activate
+from mobile_avatar.models.bilayer.blocks import ACTIVATIONS
 from mobile_avatar.models.bilayer.config import BASE_SIZE, BilayerConfig
 from mobile_avatar.models.bilayer.keypoints_encoding import HarmonicEncoding
 
 
 class KeypointsEmbedder(nn.Module):
-    """Linear layers with leaky ReLU between them, optionally behind a harmonic encoding."""
+    """Linear layers with activations between them, optionally behind a harmonic encoding."""
 
     def __init__(self, config: BilayerConfig) -> None:
         super().__init__()
         self.encoding = HarmonicEncoding(config.num_harmonics)
+        self.activate = ACTIVATIONS[config.inf_activation]
         self.shape = (config.inf_max_channels, BASE_SIZE, BASE_SIZE)
         widths = [self.encoding.out_features] + [config.pose_channels] * (config.pose_blocks - 1)
         widths.append(config.inf_max_channels * BASE_SIZE**2)
@@ -22,5 +23,5 @@ class KeypointsEmbedder(nn.Module):
         """(N, 136) in [-1, 1] -> (N, inf_max_channels, 4, 4)."""
         x = self.mlp[0](self.encoding(keypoints))
         for layer in self.mlp[1:]:
-            x = layer(activate(x))
+            x = layer(self.activate(x))
         return x.view(-1, *self.shape)

@@ -34,10 +34,12 @@ class BilayerModel(nn.Module):
         self.identity_embedder = IdentityEmbedder(config)
         skips = config.adaptive_skips
         self.texture_projector = Projector(
-            config, config.tex_channels, config.tex_max_channels, config.tex_spade, skips
+            config, config.num_blocks, config.tex_channels, config.tex_max_channels, config.tex_spade, skips
         )
         self.texture_generator = TextureGenerator(config)
-        self.inference_projector = Projector(config, config.inf_channels, config.inf_max_channels, False, skips)
+        self.inference_projector = Projector(
+            config, config.inf_blocks, config.inf_channels, config.inf_max_channels, False, skips
+        )
         self.keypoints_embedder = KeypointsEmbedder(config)
         self.inference_generator = InferenceGenerator(config)
         self.texture_updater = TextureUpdater(config)

@@ -15,25 +15,25 @@ class Projector(nn.Module):
 
     Args:
         config: gives the widths of the embeddings.
+        blocks: how many blocks the generator has; a shorter one reads the deeper embeddings.
         channels, max_channels: widths of the generator that is served.
         spatial: adaptive SPADE (two 1x1 convolutions per norm) instead of adaptive batch norm (a scale and a bias).
         skips: predict the generator's skips too.
     """
 
     def __init__(
-        self, config: BilayerConfig, channels: int, max_channels: int, spatial: bool, skips: bool = True
+        self, config: BilayerConfig, blocks: int, channels: int, max_channels: int, spatial: bool, skips: bool = True
     ) -> None:
         super().__init__()
-        count = config.num_blocks
         self.skips = skips
         self.norm_layers = 2 if spatial else 1
         self.pooled: list[int] = []
         self.rows: list[int] = []
-        blocks = []
-        for i, width in enumerate(config.emb_widths):
-            hidden = widen(config.emb_channels, count - i, config.emb_max_channels)
-            ratio = widen(channels, count - i, max_channels) / hidden
-            side, rows = int(PIXELS * ratio), widen(channels, count - 1 - i, max_channels)
+        chains = []
+        for i, width in enumerate(config.emb_widths[:blocks]):
+            hidden = widen(config.emb_channels, config.num_blocks - i, config.emb_max_channels)
+            ratio = widen(channels, blocks - i, max_channels) / hidden
+            side, rows = int(PIXELS * ratio), widen(channels, blocks - 1 - i, max_channels)
             if side < 1 or width * side * side % rows:
                 raise BadInput(
                     f"a generator of {channels}/{max_channels} channels cannot be driven by an embedder of "
@@ -42,16 +42,16 @@ class Projector(nn.Module):
             self.pooled.append(side)
             self.rows.append(rows)
             norm_out = rows + 1 if spatial else 2
-            skip_in = widen(channels, count - i, max_channels)
+            skip_in = widen(channels, blocks - i, max_channels)
             norm = [norm_out] * self.norm_layers
             outputs = norm + [skip_in + 1] * skips + norm
             features = width * side * side // rows
-            blocks.append(nn.ModuleList(_chain(features, hidden, out) for out in outputs))
-        self.blocks = nn.ModuleList(blocks)
+            chains.append(nn.ModuleList(_chain(features, hidden, out) for out in outputs))
+        self.blocks = nn.ModuleList(chains)
 
     def forward(self, embeddings: list[Tensor]) -> list[PredictedBlock]:
         """Embeddings (b, C_i, 8, 8), deepest first -> one PredictedBlock per generator block."""
-        return [self._block(i, embedding) for i, embedding in enumerate(embeddings)]
+        return [self._block(i, embedding) for i, embedding in enumerate(embeddings[: len(self.blocks)])]
 
     def _block(self, i: int, embedding: Tensor) -> PredictedBlock:
         b = embedding.shape[0]
