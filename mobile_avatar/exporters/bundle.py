@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from mobile_avatar.graphs.deployment import WARPS
 from mobile_avatar.graphs.onnx_graph import count, to_onnx
 from mobile_avatar.graphs.spec import GraphSpec, graph_spec
 from mobile_avatar.images import to_uint8, write_png
+from mobile_avatar.quantization.calibration import load_calibration
+from mobile_avatar.quantization.recipe import MixedRecipe
 from mobile_avatar.rendering.shader import composite_shader, composite_vertex_shader
 from mobile_avatar.rendering.tracks import varied_keypoints
 from mobile_avatar.verification.manifest import FORMAT
@@ -26,6 +28,7 @@ from mobile_avatar.verification.parity import write_golden
 from mobile_avatar.verification.verify import verify_files
 
 CASES = 8
+INTEGER = ("w8a8", "w8a16", "mixed")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Plan:
     device: str
     options: dict = field(default_factory=dict)
     budget_ms: float | None = None
+    calibration: Path | None = None
+    """Keypoints that set the ranges of integer precisions; None: those of `calibration_data/`."""
+    recipe: Path | None = None
+    """Which layers `mixed` keeps above 8 bits."""
+    quantize_io: bool = False
 
     def __post_init__(self) -> None:
         target = find_target(self.target)
@@ -47,6 +55,21 @@ class Plan:
         for name in self.options:
             if name not in target.options:
                 raise BadInput(f"target {self.target} has no option {name!r}; leave it out")
+        if self.calibration and not self.integer:
+            raise BadInput(f"--calibration sets the ranges of integers; {self.precision} has none, leave it out")
+        if (self.recipe is not None) != (self.precision == "mixed"):
+            raise BadInput(
+                "--precision mixed and --recipe go together; `mobile-avatar quantize-report` writes a recipe"
+            )
+        if self.quantize_io and not (self.integer and target.quantize_io):
+            raise BadInput(
+                f"{self.target} in {self.precision} has no integer inputs and outputs; leave --quantize-io out"
+            )
+
+    @property
+    def integer(self) -> bool:
+        """Whether the graph computes with integers, so that it has to be calibrated."""
+        return self.precision in INTEGER
 
 
 def plan_from_recipe(recipe: Recipe, **overrides: object) -> Plan:
@@ -88,7 +111,14 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
             "keypoints": "68 points, iBUG order, x0 y0 x1 y1 ..., [-1, 1] of the crop, y down",
         }
         request = Request(module, spec, plan.precision, plan.warp, folder, metadata, plan.options)
+        quantization = {}
+        if plan.integer:
+            calibration = load_calibration(plan.calibration)
+            keep = keep_layers(plan.recipe, avatar)
+            request = replace(request, calibration=calibration.keypoints, keep=keep, quantize_io=plan.quantize_io)
+            quantization = {"calibration": calibration.describe(), "keep": list(keep)}
         product = target.convert(request)
+        spec = spec.with_integers(product.integers)
         _write_texture(folder, avatar.texture)
         if plan.warp == "split":
             (folder / "composite.frag").write_text(composite_shader())
@@ -112,6 +142,7 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
             "budget": budget(macs, budget_ms=plan.budget_ms),
             "tools": product.tools
             | {"mobile-avatar": importlib.metadata.version("mobile-avatar"), "torch": torch.__version__},
+            "quantization": quantization | product.quantization,
             "notes": list(product.notes),
             "license": avatar.facts["license"],
             "synthetic_media": True,
@@ -156,6 +187,15 @@ def golden_outputs(avatar: Avatar, module: torch.nn.Module, spec: GraphSpec, key
             frame["image"] = image.permute(0, 2, 3, 1).numpy()
         frames.append(frame)
     return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
+
+
+def keep_layers(recipe: Path | None, avatar: Avatar) -> tuple[str, ...]:
+    """Layers that a recipe keeps above 8 bits; BadInput when it is not for this avatar."""
+    if recipe is None:
+        return ()
+    found = MixedRecipe.load(recipe)
+    found.check([name for name, _ in avatar.generator.named_modules()], recipe)
+    return found.keep
 
 
 def _write_texture(folder: Path, texture: torch.Tensor) -> None:

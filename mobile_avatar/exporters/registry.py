@@ -11,6 +11,7 @@ from mobile_avatar.errors import BadInput
 from mobile_avatar.graphs.spec import GraphSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
 
@@ -23,7 +24,7 @@ class Request:
     spec: GraphSpec
     """Names, shapes and layouts."""
     precision: str
-    """`fp32` or `fp16`."""
+    """One of the target's."""
     warp: str
     """`split`, `native` or `gather`."""
     folder: Path
@@ -32,6 +33,12 @@ class Request:
     """Short facts to write inside the file where its format has a place for them."""
     options: dict = field(default_factory=dict)
     """What only one target understands: `converter`, `socs`, ..."""
+    calibration: "np.ndarray | None" = None
+    """float32 (N, 136) keypoints in [-1, 1]; given for every integer precision."""
+    keep: tuple[str, ...] = ()
+    """`mixed`: layers, as paths inside `module.generator`, that stay above 8 bits."""
+    quantize_io: bool = False
+    """Inputs and outputs are integers too; only targets that say so are asked."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ class Product:
     """Package or tool -> version."""
     notes: tuple[str, ...] = ()
     """Sentences for the user."""
+    integers: dict[str, tuple[str, float, int]] = field(default_factory=dict)
+    """Inputs and outputs that are stored as integers: name -> (dtype, scale, zero point)."""
+    quantization: dict = field(default_factory=dict)
+    """Integer precisions, for the manifest: `operators` (how many), `float_operators` (type -> how many stayed float)
+    and `float_reasons` (sentences that account for all of them)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,8 @@ class Target:
     """`module:function` of the verification runner, see verification/runners.py."""
     options: tuple[str, ...] = ()
     """Options that only this target has."""
+    quantize_io: bool = False
+    """Whether inputs and outputs can be integers."""
 
 
 _TARGETS: dict[str, Target] = {}

@@ -11,7 +11,7 @@ from mobile_avatar.errors import CheckFailed, MobileAvatarError, first_line
 from mobile_avatar.graphs.spec import TensorSpec
 from mobile_avatar.verification.runners import Runner
 
-THRESHOLDS = {"fp32": 60.0, "fp16": 35.0, "w8a16": 35.0, "w8a8": 30.0}
+THRESHOLDS = {"fp32": 60.0, "fp16": 35.0, "w8a16": 35.0, "w8a8": 30.0, "mixed": 30.0}
 """Gates in dB per output and precision."""
 HIGHEST_PSNR = 200.0  # what equal arrays are shown as; JSON has no infinity
 

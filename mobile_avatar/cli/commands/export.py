@@ -19,12 +19,15 @@ from mobile_avatar.cli.common import force_option, json_option, print_checks, pr
     "--converter", type=click.Choice(["ir", "sdk"]), help="snpe: the built-in converter (ir) or that of your SDK."
 )
 @click.option("--soc", "socs", multiple=True, help="snpe: add a context binary for this chip (repeatable).")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Keypoints (.npy) that set the integer ranges.")
+@click.option("--recipe", "mixed", type=click.Path(path_type=Path), help="Layers that `--precision mixed` keeps.")
+@click.option("--quantize-io", is_flag=True, help="Integer inputs and outputs (their scales are in the manifest).")
 @click.option("--budget-ms", type=click.FloatRange(min=0, min_open=True), help="Fail when the estimate exceeds this.")
 @click.option("--strict", is_flag=True, help="A check that could not run counts as failed.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle folder; default: exports/AVATAR-DEVICE.")
 @force_option
 @json_option
-def command(avatar, target, device, precision, warp, converter, socs, budget_ms, strict, output, force, as_json):
+def command(avatar, target, device, converter, socs, mixed, strict, output, force, as_json, **plan):
     """Export AVATAR (default: the one that ships with the package), verify the file and write a bundle."""
     from mobile_avatar.exporters.recipes import find_recipe
     from mobile_avatar.exporters.registry import find_target
@@ -48,13 +51,14 @@ def command(avatar, target, device, precision, warp, converter, socs, budget_ms,
     from mobile_avatar.avatar import Avatar
     from mobile_avatar.exporters.bundle import export_bundle, judge, plan_from_recipe
 
-    plan = plan_from_recipe(recipe, precision=precision, warp=warp, options=options, budget_ms=budget_ms)
+    gate = plan["budget_ms"] is not None
+    plan = plan_from_recipe(recipe, options=options, recipe=mixed, **plan)
     manifest = export_bundle(Avatar.load(source), plan, output, say)
     if as_json:
         print_json(manifest)
     else:
         _print_summary(manifest, output)
-    judge(manifest, strict, gate_budget=budget_ms is not None)
+    judge(manifest, strict, gate_budget=gate)
 
 
 def _print_summary(manifest: dict, output: Path) -> None:

@@ -1,0 +1,1 @@
+"""Keypoint vectors that quantisation calibrates with by default; README.md says how they were made."""
