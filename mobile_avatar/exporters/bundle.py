@@ -72,14 +72,14 @@ class Plan:
         return self.precision in INTEGER
 
 
-def plan_from_recipe(recipe: Recipe, **overrides: object) -> Plan:
-    """A plan from a recipe; overrides that are None keep the recipe's choice."""
+def plan_from_recipe(deployment: Recipe, /, **overrides: object) -> Plan:
+    """A plan from a deployment recipe; overrides that are None keep the recipe's choice."""
     values = {
-        "target": recipe.target,
-        "precision": recipe.precision,
-        "warp": recipe.warp,
-        "device": recipe.name,
-        "options": recipe.options,
+        "target": deployment.target,
+        "precision": deployment.precision,
+        "warp": deployment.warp,
+        "device": deployment.name,
+        "options": deployment.options,
     }
     return Plan(**values | {key: value for key, value in overrides.items() if value is not None})
 

@@ -1,6 +1,8 @@
 """Reading a bundle's manifest: every field that is used is checked first, and no path leads out of the folder."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from mobile_avatar.errors import BadInput
@@ -9,6 +11,7 @@ from mobile_avatar.graphs.spec import GraphSpec, TensorSpec, graph_spec
 from mobile_avatar.verification.parity import THRESHOLDS
 
 FORMAT = 1
+INTEGERS = ("int8", "uint8", "int16", "uint16")
 
 
 def read_manifest(folder: Path) -> dict:
@@ -42,11 +45,25 @@ def belongs(path: str, role: str) -> bool:
     return f"{path}/".startswith(f"{role}/")
 
 
+def _as_real(spec: GraphSpec) -> GraphSpec:
+    """The spec with integers that were checked taken for the real numbers they stand for."""
+
+    def change(tensor: TensorSpec) -> TensorSpec:
+        if tensor.quantization is None:
+            return tensor
+        scale, _ = tensor.quantization
+        if tensor.dtype not in INTEGERS or not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"quantization of {tensor.name}")
+        return replace(tensor, dtype="float32", quantization=None)
+
+    return GraphSpec(tuple(map(change, spec.inputs)), tuple(map(change, spec.outputs)))
+
+
 def _check(manifest: dict) -> list[str]:
     """Raise on the first field that is missing or wrong; returns every path that the manifest names."""
     size = manifest["avatar"]["config"]["image_size"]
     spec = spec_of(manifest)
-    if spec != graph_spec(manifest["warp"], size, spec.outputs[0].layout):
+    if _as_real(spec) != graph_spec(manifest["warp"], size, spec.outputs[0].layout):
         raise ValueError("inputs or outputs do not belong to this warp")
     if manifest["precision"] not in THRESHOLDS:
         raise ValueError(f"precision {manifest['precision']}")
