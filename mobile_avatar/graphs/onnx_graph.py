@@ -191,7 +191,7 @@ def count(model: onnx.ModelProto) -> tuple[int, int]:
                 raise CheckFailed(f"cannot count {node.op_type} {node.name}: its shapes are not fixed") from error
         for name in node.input:
             size = math.prod(shapes[name]) if name in constants else 0
-            per_channel = node.op_type in ("Mul", "Add") and size == max(shapes.get(name, ()), default=1)
+            per_channel = size and node.op_type in ("Mul", "Add") and size == max(shapes[name], default=1)
             if size and (node.op_type in _MACS or per_channel):
                 parameters[name] = size
     return sum(parameters.values()), macs

@@ -1,0 +1,73 @@
+"""Exact rewrites of the per-frame network: the same numbers with less work, or in a form that a runtime prefers."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from mobile_avatar.errors import BadInput
+from mobile_avatar.graphs.frame_generator import FrameGenerator, plain
+from mobile_avatar.graphs.rewrites import layers, norms, upsampling
+from mobile_avatar.models.bilayer.folded import FoldedGenerator
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """One row of the table."""
+
+    name: str
+    title: str
+    apply: Callable[[FrameGenerator], None]
+    """Changes a generator in place; outputs stay equal to float rounding."""
+    needs: str | None = None
+    """A rewrite that has to come before."""
+    excludes: str | None = None
+
+
+# In the order in which they are applied.
+REWRITES: dict[str, Rewrite] = {
+    row.name: row
+    for row in (
+        Rewrite("affine", "batch norm and predicted scale as one scale and bias", norms.merge_affine),
+        Rewrite("norm2", "second norm into the convolution before it", norms.fold_norm2),
+        Rewrite("first-norm", "first norm into the last keypoint layer", norms.fold_first_norm),
+        Rewrite("skip-first", "1x1 skip before its up-sampling", upsampling.skip_first),
+        Rewrite("one-head", "three heads as one convolution", layers.one_head),
+        Rewrite("transposed", "up-sampling + 3x3 as a transposed 4x4", upsampling.as_transposed, excludes="phases"),
+        Rewrite("phases", "up-sampling + 3x3 as 2x2 phases + depth to space", upsampling.as_phases),
+        Rewrite("maximum", "leaky ReLU as max(x, 0.2 x)", layers.maximum_activation),
+        Rewrite("affine-conv", "scale and bias as a depthwise 1x1 convolution", layers.affine_conv, needs="affine"),
+    )
+}
+ALWAYS = ("affine", "norm2", "first-norm", "skip-first", "one-head")
+"""Those that cost nothing anywhere."""
+
+
+def check_rewrites(names: Iterable[str]) -> tuple[str, ...]:
+    """The names in the order of the table; BadInput for an unknown one or a combination that cannot be."""
+    names = set(names)
+    for name in sorted(names):
+        if name not in REWRITES:
+            raise BadInput(f"unknown rewrite {name!r}; choose among {', '.join(REWRITES)}")
+        row = REWRITES[name]
+        if row.needs and row.needs not in names:
+            raise BadInput(f"the rewrite {name} needs {row.needs}; add it or leave {name} out")
+        if row.excludes in names:
+            raise BadInput(f"the rewrites {name} and {row.excludes} exclude each other; leave one out")
+    return tuple(name for name in REWRITES if name in names)
+
+
+@torch.no_grad()
+def rewrite(folded: FoldedGenerator, names: Iterable[str]) -> FrameGenerator:
+    """A person's per-frame network in the official structure, changed by the named rewrites.
+
+    Returns:
+        A new module in eval mode whose outputs equal those of `folded` to float rounding.
+
+    Raises:
+        BadInput: an unknown name or an impossible combination.
+    """
+    generator = plain(folded)
+    for name in check_rewrites(names):
+        REWRITES[name].apply(generator)
+    return generator.eval().requires_grad_(False)
