@@ -19,27 +19,40 @@ class Rewrite:
     title: str
     apply: Callable[[FrameGenerator], None]
     """Changes a generator in place; outputs stay equal to float rounding."""
-    needs: str | None = None
-    """A rewrite that has to come before."""
-    excludes: str | None = None
+    needs: tuple[str, ...] = ()
+    """Rewrites that have to come before."""
+    excludes: tuple[str, ...] = ()
+    """Rewrites of the same part."""
 
 
 # In the order in which they are applied.
 REWRITES: dict[str, Rewrite] = {
     row.name: row
     for row in (
+        Rewrite("last-norm", "norm in front of the heads into the last block", norms.fold_last_norm),
         Rewrite("affine", "batch norm and predicted scale as one scale and bias", norms.merge_affine),
         Rewrite("norm2", "second norm into the convolution before it", norms.fold_norm2),
         Rewrite("first-norm", "first norm into the last keypoint layer", norms.fold_first_norm),
         Rewrite("skip-first", "1x1 skip before its up-sampling", upsampling.skip_first),
         Rewrite("one-head", "three heads as one convolution", layers.one_head),
-        Rewrite("transposed", "up-sampling + 3x3 as a transposed 4x4", upsampling.as_transposed, excludes="phases"),
-        Rewrite("phases", "up-sampling + 3x3 as 2x2 phases + depth to space", upsampling.as_phases),
+        Rewrite(
+            "transposed",
+            "up-sampling + 3x3 as a transposed 4x4",
+            upsampling.as_transposed,
+            excludes=("phases", "phases-nhwc"),
+        ),
+        Rewrite(
+            "phases",
+            "up-sampling + 3x3 as 2x2 phases + depth to space",
+            upsampling.as_phases,
+            excludes=("phases-nhwc",),
+        ),
+        Rewrite("phases-nhwc", "phases for runtimes that compute in NHWC", upsampling.as_phases_nhwc),
         Rewrite("maximum", "leaky ReLU as max(x, 0.2 x)", layers.maximum_activation),
-        Rewrite("affine-conv", "scale and bias as a depthwise 1x1 convolution", layers.affine_conv, needs="affine"),
+        Rewrite("affine-conv", "scale and bias as a depthwise 1x1 convolution", layers.affine_conv, needs=("affine",)),
     )
 }
-ALWAYS = ("affine", "norm2", "first-norm", "skip-first", "one-head")
+ALWAYS = ("last-norm", "affine", "norm2", "first-norm", "skip-first", "one-head")
 """Those that cost nothing anywhere."""
 
 
@@ -50,10 +63,12 @@ def check_rewrites(names: Iterable[str]) -> tuple[str, ...]:
         if name not in REWRITES:
             raise BadInput(f"unknown rewrite {name!r}; choose among {', '.join(REWRITES)}")
         row = REWRITES[name]
-        if row.needs and row.needs not in names:
-            raise BadInput(f"the rewrite {name} needs {row.needs}; add it or leave {name} out")
-        if row.excludes in names:
-            raise BadInput(f"the rewrites {name} and {row.excludes} exclude each other; leave one out")
+        for other in row.needs:
+            if other not in names:
+                raise BadInput(f"the rewrite {name} needs {other}; add it or leave {name} out")
+        for other in row.excludes:
+            if other in names:
+                raise BadInput(f"the rewrites {name} and {other} exclude each other; leave one out")
     return tuple(name for name in REWRITES if name in names)
 
 

@@ -39,7 +39,8 @@ def affine_conv(generator: FrameGenerator) -> None:
     """Scale and bias per channel as a depthwise 1x1 convolution: one operator, which takes a ReLU into itself."""
     for block in generator.blocks[1:]:
         block.norm = _depthwise(block.norm)
-    generator.norm = _depthwise(generator.norm)
+    if isinstance(generator.norm, ChannelAffine):
+        generator.norm = _depthwise(generator.norm)
 
 
 def _depthwise(affine: ChannelAffine) -> nn.Conv2d:

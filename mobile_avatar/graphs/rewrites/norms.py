@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mobile_avatar.graphs.frame_generator import Base, FrameGenerator, as_affine
+from mobile_avatar.graphs.frame_generator import Base, FrameGenerator, PlainNorm, as_affine
 from mobile_avatar.models.bilayer.config import BASE_SIZE
 
 
@@ -14,7 +14,8 @@ def merge_affine(generator: FrameGenerator) -> None:
     """
     for block in generator.blocks[1:]:
         block.norm = as_affine(block.norm)
-    generator.norm = as_affine(generator.norm)
+    if isinstance(generator.norm, PlainNorm):
+        generator.norm = as_affine(generator.norm)
 
 
 def fold_norm2(generator: FrameGenerator) -> None:
@@ -24,6 +25,16 @@ def fold_norm2(generator: FrameGenerator) -> None:
         block.conv1.weight.copy_(block.conv1.weight.double() * scale[:, None, None, None])
         block.conv1.bias.copy_(block.conv1.bias.double() * scale + bias)
         block.norm2 = nn.Identity()
+
+
+def fold_last_norm(generator: FrameGenerator) -> None:
+    """The norm in front of the heads goes into the last block's convolution and skip: nothing else reads their sum."""
+    scale, bias = generator.norm.scale.flatten().double(), generator.norm.bias.flatten().double()
+    last = generator.blocks[-1]
+    for conv, shift in ((last.conv2.conv, bias), (last.skip.conv, 0.0)):
+        conv.weight.copy_(conv.weight.double() * scale[:, None, None, None])
+        conv.bias.copy_(conv.bias.double() * scale + shift)
+    generator.norm = nn.Identity()
 
 
 class NormedBase(nn.Module):
@@ -46,8 +57,9 @@ class NormedBase(nn.Module):
         self.linear.weight, self.linear.bias = nn.Parameter(weight[order]), nn.Parameter(bias[order])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        both = self.linear(x).view(x.shape[0], BASE_SIZE, BASE_SIZE, 2 * self.channels).permute(0, 3, 1, 2)
-        return both[:, : self.channels], both[:, self.channels :]
+        both = self.linear(x).view(x.shape[0], BASE_SIZE, BASE_SIZE, 2 * self.channels)
+        # Parted before the permutation, so that each half meets its inverse in front of the first convolution.
+        return both[..., : self.channels].permute(0, 3, 1, 2), both[..., self.channels :].permute(0, 3, 1, 2)
 
 
 def fold_first_norm(generator: FrameGenerator) -> None:

@@ -9,9 +9,6 @@ from torch import Tensor, nn
 from mobile_avatar.graphs.frame_generator import FrameGenerator, UpsampledConv
 from mobile_avatar.models.bilayer.blocks import upsample
 
-WINDOWS = (slice(None, -1), slice(1, None))
-"""Where a map that was computed with one more row (or column) starts for the even and for the odd phase."""
-
 
 class SkipThenUpsample(nn.Module):
     """A 1x1 convolution, then nearest x2: they commute, and here the convolution costs a quarter."""
@@ -41,7 +38,7 @@ def transposed(layer: UpsampledConv) -> nn.ConvTranspose2d:
         first, middle, last = kernel.unbind(axis)
         kernel = torch.stack([last, middle + last, first + middle, first], axis)
     conv = nn.ConvTranspose2d(layer.conv.in_channels, layer.conv.out_channels, 4, 2, 1)
-    conv.weight = nn.Parameter(kernel.float().transpose(0, 1).contiguous())
+    conv.weight = nn.Parameter(kernel.to(layer.conv.weight.dtype).transpose(0, 1).contiguous())
     conv.bias = nn.Parameter(layer.conv.bias.detach().clone())
     return conv
 
@@ -49,31 +46,35 @@ def transposed(layer: UpsampledConv) -> nn.ConvTranspose2d:
 class PhaseConv(nn.Module):
     """The same saving without a transposed convolution: a 2x2 convolution with one filter set per output phase.
 
-    Computed on the padded map, phase (a, b) is the window that starts at (a, b); pixel shuffle (depth to space)
-    interleaves the four.
+    Computed on the padded map, phase (a, b) starts one row (column) later where a (b) is 1. With the phases in reverse
+    order, depth to space moves all of them to their place but for one pixel all around, which is cut off.
     """
 
-    def __init__(self, layer: UpsampledConv) -> None:
+    def __init__(self, layer: UpsampledConv, channels_last: bool = False) -> None:
         super().__init__()
-        kernel = layer.conv.weight.double()
-        phases = []
-        for phase in product((0, 1), (0, 1)):
+        kernel, phases = layer.conv.weight.double(), []
+        for phase in product((1, 0), (1, 0)):
             kernels = kernel
             for axis, odd in zip((2, 3), phase, strict=True):
                 first, middle, last = kernels.unbind(axis)
                 kernels = torch.stack([first + middle, last] if odd else [first, middle + last], axis)
             phases.append(kernels)
-        self.outputs = layer.conv.out_channels
+        self.outputs, self.channels_last = layer.conv.out_channels, channels_last
         self.conv = nn.Conv2d(layer.conv.in_channels, 4 * self.outputs, 2, padding=1)
-        self.conv.weight = nn.Parameter(torch.cat(phases).float())
-        self.conv.bias = nn.Parameter(layer.conv.bias.detach().repeat(4))
+        # Pixel shuffle reads channel-major phases, depth to space in NHWC phase-major ones.
+        weight = torch.stack(phases, 0 if channels_last else 1).flatten(0, 1)
+        bias = layer.conv.bias.detach()
+        self.conv.weight = nn.Parameter(weight.to(bias.dtype))
+        self.conv.bias = nn.Parameter(bias.repeat(4) if channels_last else bias.repeat_interleave(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        phases, n = self.conv(x), self.outputs
-        windows = [
-            phases[:, i * n : (i + 1) * n, rows, columns] for i, (rows, columns) in enumerate(product(WINDOWS, WINDOWS))
-        ]
-        return F.pixel_shuffle(torch.stack(windows, 2).flatten(1, 2), 2)
+        phases = self.conv(x)
+        if not self.channels_last:
+            return F.pixel_shuffle(phases, 2)[:, :, 1:-1, 1:-1]
+        side, n = phases.shape[-1], self.outputs
+        parts = phases.permute(0, 2, 3, 1).reshape(side, side, 2, 2, n).permute(0, 2, 1, 3, 4)
+        whole = parts.reshape(1, 2 * side, 2 * side, n)
+        return whole[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
 
 
 def as_transposed(generator: FrameGenerator) -> None:
@@ -86,3 +87,9 @@ def as_phases(generator: FrameGenerator) -> None:
     """Up-sampling + second convolution of every block as phase convolutions + depth to space."""
     for block in generator.blocks:
         block.conv2 = PhaseConv(block.conv2)
+
+
+def as_phases_nhwc(generator: FrameGenerator) -> None:
+    """As `as_phases`, interleaved in the order in which NHWC runtimes keep a map."""
+    for block in generator.blocks:
+        block.conv2 = PhaseConv(block.conv2, channels_last=True)
