@@ -13,6 +13,8 @@ import torch
 
 from mobile_avatar.exporters.registry import Product, Request, find_target
 from mobile_avatar.graphs.deployment import WARPS, DeploymentGraph
+from mobile_avatar.graphs.rewrites import rewrite
+from mobile_avatar.graphs.rewrites.choice import default_rewrites
 from mobile_avatar.graphs.spec import GraphSpec, graph_spec
 from mobile_avatar.models.bilayer.config import PRESETS, SLOPE, BilayerConfig
 from mobile_avatar.models.bilayer.folded import FoldedGenerator
@@ -57,8 +59,13 @@ class Case:
         return lowest
 
 
-def make_case(warp: str, layout: str, config: BilayerConfig = PRESETS["compact"]) -> Case:
-    """Random weights and a random smooth texture; every adaptive scale and bias differs from 1 and 0."""
+def make_case(
+    warp: str, layout: str, config: BilayerConfig = PRESETS["compact"], rewrites: tuple[str, ...] | None = None
+) -> Case:
+    """Random weights and a random smooth texture; every adaptive scale and bias differs from 1 and 0.
+
+    With `rewrites` the module to be exported is a rewritten one; the answers are always those of the folded generator.
+    """
     torch.manual_seed(1)
     generator = FoldedGenerator(config).eval()
     with torch.no_grad():
@@ -83,6 +90,8 @@ def make_case(warp: str, layout: str, config: BilayerConfig = PRESETS["compact"]
     for tensor in spec.outputs:
         # Flat or frozen pictures would make any comparison pass.
         assert np.std(np.stack([answer[tensor.name] for answer in answers]), axis=0).mean() > 0.05
+    if rewrites is not None:
+        module = WARPS[warp](rewrite(generator, rewrites), module.texture, layout).eval()
     return Case(module, spec, warp, vectors, answers)
 
 
@@ -120,7 +129,7 @@ def export_apart(target: str, variants: list[tuple[str, str]], folder: Path) -> 
     assert done.stdout.count("\n") == 1
     assert list(elsewhere.iterdir()) == []
     products = {name: Product(**values) for name, values in json.loads(done.stdout).items()}
-    cases = {warp: make_case(warp, find_target(target).layout) for warp, _ in variants}
+    cases = {warp: _case_of(target, warp) for warp, _ in variants}
     made = {}
     for (warp, precision), name in zip(variants, names, strict=True):
         files = {role: folder / name / path for role, path in products[name].files.items()}
@@ -129,12 +138,17 @@ def export_apart(target: str, variants: list[tuple[str, str]], folder: Path) -> 
     return made
 
 
+def _case_of(target: str, warp: str) -> Case:
+    """What a user of this target gets."""
+    return make_case(warp, find_target(target).layout, rewrites=default_rewrites(target))
+
+
 def main(target: str, folder: str, *names: str) -> None:
     """The other process: export each `warp-precision` into its folder, print the products as one line of JSON."""
     products = {}
     for name in names:
         warp, precision = name.split("-")
-        case = make_case(warp, find_target(target).layout)
+        case = _case_of(target, warp)
         (Path(folder) / name).mkdir()
         products[name] = vars(find_target(target).convert(case.request(precision, Path(folder) / name)))
     print(json.dumps(products))

@@ -16,13 +16,17 @@ from mobile_avatar.exporters.recipes import Recipe
 from mobile_avatar.exporters.registry import Request, find_target
 from mobile_avatar.files import replace_folder, sha256
 from mobile_avatar.graphs.deployment import WARPS
+from mobile_avatar.graphs.frame_generator import plain
 from mobile_avatar.graphs.onnx_graph import count, to_onnx
+from mobile_avatar.graphs.rewrites import check_rewrites, rewrite
+from mobile_avatar.graphs.rewrites.choice import default_rewrites
 from mobile_avatar.graphs.spec import GraphSpec, graph_spec
 from mobile_avatar.images import to_uint8, write_png
 from mobile_avatar.quantization.calibration import load_calibration
 from mobile_avatar.quantization.recipe import MixedRecipe
 from mobile_avatar.rendering.shader import composite_shader, composite_vertex_shader
 from mobile_avatar.rendering.tracks import varied_keypoints
+from mobile_avatar.verification.fp16_range import fp16_warnings, ranges
 from mobile_avatar.verification.manifest import FORMAT
 from mobile_avatar.verification.parity import write_golden
 from mobile_avatar.verification.verify import verify_files
@@ -46,6 +50,8 @@ class Plan:
     recipe: Path | None = None
     """Which layers `mixed` keeps above 8 bits."""
     quantize_io: bool = False
+    rewrites: tuple[str, ...] | None = None
+    """Exact rewrites of the graph (`graphs.rewrites.REWRITES`); None: those of the target."""
 
     def __post_init__(self) -> None:
         target = find_target(self.target)
@@ -65,6 +71,14 @@ class Plan:
             raise BadInput(
                 f"{self.target} in {self.precision} has no integer inputs and outputs; leave --quantize-io out"
             )
+
+        if self.rewrites is not None:
+            check_rewrites(self.rewrites)
+
+    @property
+    def chosen_rewrites(self) -> tuple[str, ...]:
+        """The rewrites in the order in which they are applied."""
+        return check_rewrites(default_rewrites(self.target) if self.rewrites is None else self.rewrites)
 
     @property
     def integer(self) -> bool:
@@ -97,7 +111,8 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
     """
     target = find_target(plan.target)
     spec = graph_spec(plan.warp, avatar.size, target.layout)
-    module = WARPS[plan.warp](avatar.generator, avatar.texture, target.layout).eval()
+    generator = rewrite(avatar.generator, plan.chosen_rewrites)
+    module = WARPS[plan.warp](generator, avatar.texture, target.layout).eval()
     with replace_folder(output) as folder:
         say(f"converting to {target.title}, {plan.precision}, {plan.warp} warp")
         metadata = {
@@ -124,8 +139,12 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
             (folder / "composite.frag").write_text(composite_shader())
             (folder / "composite.vert").write_text(composite_vertex_shader())
         keypoints = varied_keypoints(CASES, seed=0, neutral=avatar.source_keypoints.numpy())
-        write_golden(folder, keypoints, golden_outputs(avatar, module, spec, keypoints))
-        parameters, macs = _measure_size(avatar, plan)
+        # From the avatar as it is: what the rewrites lose, if anything, counts against the file.
+        reference = WARPS[plan.warp](avatar.generator, avatar.texture, target.layout).eval()
+        write_golden(folder, keypoints, golden_outputs(avatar, reference, spec, keypoints))
+        parameters, macs = _measure_size(avatar, generator, plan.warp)
+        _, macs_plain = _measure_size(avatar, plain(avatar.generator), plan.warp)
+        warnings = fp16_warnings(ranges(module, load_calibration().keypoints)) if plan.precision == "fp16" else []
         manifest = {
             "format": FORMAT,
             "avatar": avatar.describe(),
@@ -139,11 +158,13 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
             "files": _hash_files(folder),
             "parameters": parameters,
             "macs": macs,
+            "macs_plain": macs_plain,
+            "rewrites": list(plan.chosen_rewrites),
             "budget": budget(macs, budget_ms=plan.budget_ms),
             "tools": product.tools
             | {"mobile-avatar": importlib.metadata.version("mobile-avatar"), "torch": torch.__version__},
             "quantization": quantization | product.quantization,
-            "notes": list(product.notes),
+            "notes": [*product.notes, *warnings],
             "license": avatar.facts["license"],
             "synthetic_media": True,
         }
@@ -212,6 +233,6 @@ def _hash_files(folder: Path) -> list[dict]:
     ]
 
 
-def _measure_size(avatar: Avatar, plan: Plan) -> tuple[int, int]:
-    module = WARPS[plan.warp](avatar.generator, avatar.texture, "NCHW").eval()
-    return count(to_onnx(module, graph_spec(plan.warp, avatar.size, "NCHW")))
+def _measure_size(avatar: Avatar, generator: torch.nn.Module, warp: str) -> tuple[int, int]:
+    module = WARPS[warp](generator, avatar.texture, "NCHW").eval()
+    return count(to_onnx(module, graph_spec(warp, avatar.size, "NCHW")))

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobile_avatar.graphs.frame_generator import FrameGenerator
 from mobile_avatar.models.bilayer.folded import FoldedGenerator
 from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid, warp
 
@@ -14,7 +15,7 @@ from mobile_avatar.models.bilayer.inference_generator import masked, pixel_grid,
 class DeploymentGraph(nn.Module):
     """Base: a person's generator, texture (1, 3, S, S) and the layout of its outputs."""
 
-    def __init__(self, generator: FoldedGenerator, texture: Tensor, layout: str) -> None:
+    def __init__(self, generator: FoldedGenerator | FrameGenerator, texture: Tensor, layout: str) -> None:
         super().__init__()
         self.generator = generator
         self.align_corners = generator.config.align_corners
@@ -61,7 +62,7 @@ class GatherGraph(NativeGraph):
     needs a single gather of 12 numbers and the zero padding costs no select.
     """
 
-    def __init__(self, generator: FoldedGenerator, texture: Tensor, layout: str) -> None:
+    def __init__(self, generator: FoldedGenerator | FrameGenerator, texture: Tensor, layout: str) -> None:
         super().__init__(generator, texture, layout)
         padded = F.pad(texture[0], (1, 1, 1, 1))
         corners = [padded[:, :-1, :-1], padded[:, :-1, 1:], padded[:, 1:, :-1], padded[:, 1:, 1:]]

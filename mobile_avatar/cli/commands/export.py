@@ -9,11 +9,11 @@ from mobile_avatar.cli.common import force_option, json_option, print_checks, pr
 
 @click.command()
 @click.argument("avatar", required=False, type=click.Path(path_type=Path))
-@click.option("--target", help="tflite, snpe, coreml or onnx; alone it means the target's default device.")
+@click.option("--target", help="tflite, snpe, coreml, onnx or executorch; alone it means the target's default device.")
 @click.option(
     "--device", help="A recipe: snapdragon-855, snapdragon-8-elite, android-gpu, android-cpu, iphone, desktop."
 )
-@click.option("--precision", help="fp32 or fp16; default: the recipe's.")
+@click.option("--precision", help="fp32, fp16, w8a8, w8a16 or mixed; default: the recipe's.")
 @click.option("--warp", help="split, native or gather; default: the recipe's.")
 @click.option(
     "--converter", type=click.Choice(["ir", "sdk"]), help="snpe: the built-in converter (ir) or that of your SDK."
@@ -21,6 +21,7 @@ from mobile_avatar.cli.common import force_option, json_option, print_checks, pr
 @click.option("--soc", "socs", multiple=True, help="snpe: add a context binary for this chip (repeatable).")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Keypoints (.npy) that set the integer ranges.")
 @click.option("--recipe", "mixed", type=click.Path(path_type=Path), help="Layers that `--precision mixed` keeps.")
+@click.option("--rewrites", help="Exact rewrites, separated by commas, or `none`; default: the target's own.")
 @click.option("--quantize-io", is_flag=True, help="Integer inputs and outputs (their scales are in the manifest).")
 @click.option("--budget-ms", type=click.FloatRange(min=0, min_open=True), help="Fail when the estimate exceeds this.")
 @click.option("--strict", is_flag=True, help="A check that could not run counts as failed.")
@@ -51,6 +52,9 @@ def command(avatar, target, device, converter, socs, mixed, strict, output, forc
     from mobile_avatar.avatar import Avatar
     from mobile_avatar.exporters.bundle import export_bundle, judge, plan_from_recipe
 
+    if plan["rewrites"] is not None:
+        names = [name.strip() for name in plan["rewrites"].split(",")]
+        plan["rewrites"] = () if names == ["none"] else tuple(names)
     gate = plan["budget_ms"] is not None
     plan = plan_from_recipe(recipe, options=options, recipe=mixed, **plan)
     manifest = export_bundle(Avatar.load(source), plan, output, say)
@@ -70,7 +74,10 @@ def _print_summary(manifest: dict, output: Path) -> None:
     limit = manifest["budget"]
     estimate = "none" if limit["estimate_ms"] is None else f"{limit['estimate_ms']:.1f} ms"
     click.echo(f"\n{output / model}  {size / 1e6:.2f} MB")
-    click.echo(f"{manifest['parameters'] / 1e6:.2f} M parameters, {manifest['macs'] / 1e9:.3f} GMAC per frame")
+    before, after = manifest["macs_plain"] / 1e9, manifest["macs"] / 1e9
+    rewrites = ", ".join(manifest["rewrites"]) or "none"
+    click.echo(f"{manifest['parameters'] / 1e6:.2f} M parameters, {after:.3f} GMAC per frame")
+    click.echo(f"rewrites: {rewrites}; {before:.3f} GMAC in the official structure")
     click.echo(f"ESTIMATE, not measured, for {limit['device']}: {estimate} (budget {limit['budget_ms']:g} ms)")
     click.echo(limit["method"])
     for note in manifest["notes"]:

@@ -32,7 +32,10 @@ REWRITES: dict[str, Rewrite] = {
         Rewrite("last-norm", "norm in front of the heads into the last block", norms.fold_last_norm),
         Rewrite("affine", "batch norm and predicted scale as one scale and bias", norms.merge_affine),
         Rewrite("norm2", "second norm into the convolution before it", norms.fold_norm2),
-        Rewrite("first-norm", "first norm into the last keypoint layer", norms.fold_first_norm),
+        Rewrite(
+            "first-norm", "first norm into the last keypoint layer", norms.fold_first_norm, excludes=("base-nhwc",)
+        ),
+        Rewrite("base-nhwc", "last keypoint layer in the order of NHWC runtimes", norms.base_in_nhwc),
         Rewrite("skip-first", "1x1 skip before its up-sampling", upsampling.skip_first),
         Rewrite("one-head", "three heads as one convolution", layers.one_head),
         Rewrite(
@@ -52,7 +55,7 @@ REWRITES: dict[str, Rewrite] = {
         Rewrite("affine-conv", "scale and bias as a depthwise 1x1 convolution", layers.affine_conv, needs=("affine",)),
     )
 }
-ALWAYS = ("last-norm", "affine", "norm2", "first-norm", "skip-first", "one-head")
+ALWAYS = ("last-norm", "affine", "norm2", "skip-first", "one-head")
 """Those that cost nothing anywhere."""
 
 
