@@ -13,6 +13,17 @@ from mobile_avatar.verification.coreml_package import Program, read_package
 from mobile_avatar.verification.mil_torch import evaluate
 from mobile_avatar.verification.runners import Check, Exported, Runner
 
+ARITHMETIC = {
+    "fp32": "simulated",
+    "fp16": "simulated",
+    "w8a16": "simulated: int8 weights, fp16 arithmetic",
+    "w8a8": "simulated: int8 weights and tensors, fp16 arithmetic",
+    "mixed": "simulated: int8 weights and tensors outside the kept layers, fp16 arithmetic",
+}
+"""What the evaluator's numbers stand for. A neural engine that multiplies in int8 rounds sums differently."""
+
+INTEGER = ("w8a16", "w8a8", "mixed")
+
 
 def open_coreml(exported: Exported) -> Runner:
     """A runner for `render.mlpackage`.
@@ -27,7 +38,11 @@ def open_coreml(exported: Exported) -> Runner:
     except ImportError as error:
         raise MissingTool("checking a CoreML package needs coremltools; run `pip install coremltools`") from error
     _compare(program, exported.spec)
-    checks = [_structure(program), *([_grid(program)] if exported.precision == "fp16" else [])]
+    checks = [_structure(program)]
+    if exported.precision != "fp32":
+        checks.append(_grid(program))
+    if exported.precision in INTEGER:
+        checks.append(_integers(program, tensors=exported.precision != "w8a16"))
     if sys.platform == "darwin":
         return Runner("coreml-macos", _predictor(exported), checks)
     outputs = exported.spec.outputs
@@ -37,7 +52,7 @@ def open_coreml(exported: Exported) -> Runner:
         return {tensor.name: results[tensor.name].float().numpy() for tensor in outputs}
 
     run(np.zeros(exported.spec.inputs[0].shape, np.float32))  # refuses unknown operations now, not later
-    return Runner(f"mil-in-torch-{exported.precision} (simulated)", run, checks)
+    return Runner(f"mil-in-torch-{exported.precision} ({ARITHMETIC[exported.precision]})", run, checks)
 
 
 def _predictor(exported: Exported) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
@@ -78,3 +93,13 @@ def _grid(program: Program) -> Check:
     sources = {op.outputs[0].name: op.inputs["x"][0] for op in program.operations if op.type == "cast"}
     passed = all(types.get(sources.get(name, name)) == torch.float32 for name in grids)
     return Check("sampling grid in float32", passed and bool(grids), f"{', '.join(grids) or 'no grid found'}")
+
+
+def _integers(program: Program, tensors: bool) -> Check:
+    """Layers have to read int8 weights, and int8 `tensors` where the precision says so."""
+    makers = {output.name: operation.type for operation in program.operations for output in operation.outputs}
+    layers = [operation.inputs for operation in program.operations if "weight" in operation.inputs]
+    weights = sum(makers.get(layer["weight"][0]) == "constexpr_affine_dequantize" for layer in layers)
+    read = sum(makers.get(layer["x"][0]) == "dequantize" for layer in layers)
+    detail = f"{weights} of {len(layers)} layers have int8 weights, {read} read int8 tensors"
+    return Check("8-bit layers", weights > 0 and (read > 0) == tensors, detail)

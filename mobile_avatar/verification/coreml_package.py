@@ -145,6 +145,8 @@ class _Reader:
             key: [a.name if a.WhichOneof("binding") == "name" else self.value(a.value) for a in argument.arguments]
             for key, argument in source.inputs.items()
         }
+        # Operations on constants, such as constexpr_affine_dequantize, hold their operands as attributes.
+        inputs |= {key: [self.value(value)] for key, value in source.attributes.items() if key != "name"}
         name = source.attributes["name"].immediateValue.tensor.strings.values
         outputs = tuple(self.tensor_type(value) for value in source.outputs)
         return Operation(source.type, name[0] if name else outputs[0].name, inputs, outputs)

@@ -2,7 +2,8 @@
 
 Every value keeps the type that the program declares: what is float16 there is rounded to float16 after its operation
 (overflow becomes inf), while the sums inside an operation are float32. The meaning of each operation follows the MIL
-operator reference (opset CoreML6 / iOS 16); an operation or option that is not listed here is refused, never guessed.
+operator reference (opsets CoreML6 and CoreML7 / iOS 16 and 17); an operation or option that is not listed here is
+refused, never guessed.
 """
 
 import math
@@ -32,11 +33,14 @@ OPERATIONS: dict[str, Callable[[Arguments], Tensor]] = {
 }
 
 
-def evaluate(program: Program, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def evaluate(
+    program: Program, inputs: dict[str, Tensor], note: Callable[[str, Tensor], None] | None = None
+) -> dict[str, Tensor]:
     """Outputs of `program` by name, in the types that it declares.
 
     Args:
         inputs: One tensor per input of the program, of its shape.
+        note: Called with the name and value of every tensor that is computed, in order.
 
     Raises:
         CheckFailed: an operation or option is unknown, a name is missing or a result has another shape than declared.
@@ -47,6 +51,8 @@ def evaluate(program: Program, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     with torch.no_grad():
         for operation in program.operations:
             _step(operation, values)
+            if note is not None:
+                note(operation.outputs[0].name, values[operation.outputs[0].name])
     missing = [name for name in program.outputs if name not in values]
     if missing:
         raise CheckFailed(f"the program never computes its output {missing[0]!r}; the file is damaged")
@@ -191,6 +197,37 @@ def upsample_nearest_neighbor(a: Arguments) -> Tensor:
             raise ValueError(f"{name}={factor} is not known to the MIL evaluator")
         x = x.repeat_interleave(int(factor), axis)
     return x
+
+
+@means("quantize")
+def quantize(a: Arguments) -> Tensor:
+    """input / scale, rounded half to even, + zero point, clipped to the integers of `output_dtype`."""
+    limits = torch.iinfo({"int8": torch.int8, "uint8": torch.uint8}[a["output_dtype"]])
+    scale, zero = _along(a, "scale", "input"), _along(a, "zero_point", "input")
+    return ((a["input"] / scale).round() + zero).clamp(limits.min, limits.max)
+
+
+@means("dequantize")
+def dequantize(a: Arguments) -> Tensor:
+    """scale * (input - zero point)."""
+    return _along(a, "scale", "input") * (a["input"].float() - _along(a, "zero_point", "input"))
+
+
+@means("constexpr_affine_dequantize")
+def constexpr_affine_dequantize(a: Arguments) -> Tensor:
+    """scale * (quantized_data - zero point): weights that are stored as 8-bit integers."""
+    data = a["quantized_data"]
+    return _along(a, "scale", "quantized_data") * (data.float() - _along(a, "zero_point", "quantized_data"))
+
+
+def _along(a: Arguments, name: str, data: str) -> Tensor:
+    """A scale or zero point, one number or one per entry of `axis`, in float32 and shaped to meet `data`."""
+    value = a.get(name, torch.zeros(())).float()
+    if value.ndim == 0:
+        return value
+    shape = [1] * a[data].ndim
+    shape[int(a["axis"])] = -1
+    return value.reshape(shape)
 
 
 @means("resample")

@@ -1,6 +1,7 @@
 """CoreML: an .mlpackage (ML program) for iPhones, with the app's own warp (`split`) or CoreML's (`native`)."""
 
-from importlib.metadata import version
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,43 +14,98 @@ COORDINATE_OPS = {"add", "mul", "sub", "tanh", "transpose"}
 """What may lie between the heads and the grid that the warp reads; half precision there moves pixels."""
 
 
+NOTES = {
+    "w8a8": ("needs iOS 17: 8-bit tensors", "8-bit arithmetic runs on neural engines from A17 Pro and M4 on"),
+    "w8a16": ("w8a16 on CoreML is int8 weights with float16 tensors: there are no 16-bit integers",),
+}
+NOTES["mixed"] = NOTES["w8a8"]
+
+
 @register_target(
     name="coreml",
-    title="CoreML package for iPhones (iOS 16 and later)",
+    title="CoreML package for iPhones (iOS 16 and later, iOS 17 for 8-bit tensors)",
     layout="NCHW",
     warps=("split", "native"),
-    precisions=("fp32", "fp16"),
+    precisions=("fp32", "fp16", "w8a16", "w8a8", "mixed"),
     packages=("coremltools",),
     recipe="iphone",
     runner="mobile_avatar.verification.coreml:open_coreml",
 )
 def convert(request: Request) -> Product:
-    """Write the folder `render.mlpackage`; inputs and outputs are float32 in either precision.
+    """Write the folder `render.mlpackage`; inputs and outputs are float32 in every precision.
 
     fp16 computes in half precision except for the sampling grid: float16 positions in a 256 px image are up to an
-    eighth of a pixel apart.
+    eighth of a pixel apart. w8a16 is that with int8 weights; w8a8 has int8 tensors too, `mixed` has them outside of
+    the layers that the request keeps.
 
     Raises:
         CheckFailed: the converter refused the graph.
     """
+    notes, quantization = NOTES.get(request.precision, ()), {}
     with workshop(request.folder, "coremltools"):
         import coremltools as ct
 
-        program = _trace(request)
-        grid = [i for i, tensor in enumerate(request.spec.outputs) if tensor.name == "uv"]
-        half = ct.transform.FP16ComputePrecision(op_selector=lambda op: not _feeds_grid(op, grid))
-        model = ct.convert(
-            program,
-            convert_to="mlprogram",
-            minimum_deployment_target=ct.target.iOS16,
-            compute_precision=half if request.precision == "fp16" else ct.precision.FLOAT32,
-            inputs=[ct.TensorType(name=t.name, shape=t.shape, dtype=np.float32) for t in request.spec.inputs],
-            outputs=[ct.TensorType(name=t.name, dtype=np.float32) for t in request.spec.outputs],
-            skip_model_load=True,
-        )
+        program = _program(request)
+        if request.precision in NOTES:
+            quantization, merged = _quantize(program, request)
+            notes += merged
+        model = _package(program, request)
         _describe(model, request)
         model.save(str(request.folder / MODEL))
-    return Product({"model": MODEL}, {"coremltools": version("coremltools")})
+    return Product({"model": MODEL}, {"coremltools": ct.__version__}, notes, quantization=quantization)
+
+
+def _program(request: Request) -> object:
+    """The graph in CoreML's intermediate language, optimised; float32, or float16 but for the sampling grid."""
+    import coremltools as ct
+
+    grid = [i for i, tensor in enumerate(request.spec.outputs) if tensor.name == "uv"]
+    half = ct.transform.FP16ComputePrecision(op_selector=lambda op: not _feeds_grid(op, grid))
+    return ct.convert(
+        _trace(request),
+        convert_to="milinternal",
+        minimum_deployment_target=_system(request),
+        compute_precision=ct.precision.FLOAT32 if request.precision == "fp32" else half,
+        inputs=[ct.TensorType(name=t.name, shape=t.shape, dtype=np.float32) for t in request.spec.inputs],
+        outputs=[ct.TensorType(name=t.name, dtype=np.float32) for t in request.spec.outputs],
+    )
+
+
+def _package(program: object, request: Request) -> object:
+    """A model to save; `program` then has the names that it is saved with."""
+    import coremltools as ct
+
+    return ct.convert(
+        program,
+        convert_to="mlprogram",
+        minimum_deployment_target=_system(request),
+        # Everything was optimised before, and another round would dissolve pairs of quantize and dequantize.
+        pass_pipeline=ct.PassPipeline.EMPTY,
+        skip_model_load=True,
+    )
+
+
+def _system(request: Request) -> object:
+    """The oldest iOS that has what the precision needs."""
+    import coremltools as ct
+
+    return ct.target.iOS17 if request.precision in ("w8a8", "mixed") else ct.target.iOS16
+
+
+def _quantize(program: object, request: Request) -> tuple[dict, tuple[str, ...]]:
+    """Facts for the manifest and further notes."""
+    from mobile_avatar.quantization.coreml import calibrate, layers_of, quantize_program
+    from mobile_avatar.verification.coreml_package import read_package
+
+    layers, ranges = layers_of(request.module, request.keep), None
+    float16 = _package(program, request)
+    if request.precision != "w8a16":
+        with tempfile.TemporaryDirectory(suffix=".mlpackage") as folder:
+            float16.save(folder)
+            ranges = calibrate(read_package(Path(folder)), request.calibration)
+    merged = layers.missing(program.functions["main"])
+    facts = quantize_program(program, layers, ranges)
+    return facts, tuple(f"{path.removeprefix('generator.')} is part of another layer in this file" for path in merged)
 
 
 def _trace(request: Request) -> torch.jit.ScriptModule:
