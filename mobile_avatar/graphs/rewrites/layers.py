@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mobile_avatar.graphs.frame_generator import FrameGenerator
+from mobile_avatar.graphs.rewrites.norms import as_depthwise
 from mobile_avatar.models.bilayer.folded import ChannelAffine
 
 
@@ -38,14 +39,6 @@ def maximum_activation(generator: FrameGenerator) -> None:
 def affine_conv(generator: FrameGenerator) -> None:
     """Scale and bias per channel as a depthwise 1x1 convolution: one operator, which takes a ReLU into itself."""
     for block in generator.blocks[1:]:
-        block.norm = _depthwise(block.norm)
+        block.norm = as_depthwise(block.norm)
     if isinstance(generator.norm, ChannelAffine):
-        generator.norm = _depthwise(generator.norm)
-
-
-def _depthwise(affine: ChannelAffine) -> nn.Conv2d:
-    channels = affine.scale.numel()
-    conv = nn.Conv2d(channels, channels, 1, groups=channels)
-    conv.weight = nn.Parameter(affine.scale.detach().view(channels, 1, 1, 1))
-    conv.bias = nn.Parameter(affine.bias.detach().flatten())
-    return conv
+        generator.norm = as_depthwise(generator.norm)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from mobile_avatar.graphs.frame_generator import Base, FrameGenerator, PlainNorm, as_affine
 from mobile_avatar.models.bilayer.config import BASE_SIZE
+from mobile_avatar.models.bilayer.folded import ChannelAffine
 
 
 def merge_affine(generator: FrameGenerator) -> None:
@@ -38,6 +39,15 @@ def fold_last_norm(generator: FrameGenerator) -> None:
     generator.norm = nn.Identity()
 
 
+def as_depthwise(norm: PlainNorm | ChannelAffine) -> nn.Conv2d:
+    """The scale and bias of a norm as a depthwise 1x1 convolution."""
+    channels = norm.scale.numel()
+    conv = nn.Conv2d(channels, channels, 1, groups=channels)
+    conv.weight = nn.Parameter(norm.scale.detach().reshape(channels, 1, 1, 1))
+    conv.bias = nn.Parameter(norm.bias.detach().flatten())
+    return conv
+
+
 class ChannelsLastBase(nn.Module):
     """The last keypoint layer with its rows in NHWC order.
 
@@ -48,7 +58,8 @@ class ChannelsLastBase(nn.Module):
     def __init__(self, base: Base) -> None:
         super().__init__()
         self.linear = _reordered(base.linear.weight, base.linear.bias, parts=1)
-        self.norm = base.norm
+        # A convolution, because converters start to lay out maps in NHWC at the first of them.
+        self.norm = as_depthwise(base.norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.linear(x).view(x.shape[0], BASE_SIZE, BASE_SIZE, -1).permute(0, 3, 1, 2)
