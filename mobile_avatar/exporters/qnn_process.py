@@ -158,14 +158,14 @@ _loaded: list[object] = []
 
 
 def load_onnx(path: str, soc_name: str) -> None:
-    """Open an ONNX file (or a context wrapper) on the simulator, FP16, without CPU fallback; `run` executes it."""
+    """Open an ONNX file (or a context wrapper) on the simulator, without CPU fallback; `run` executes it."""
     session = _session(path, _htp_options(SOCS[soc_name]), {})
     names = [output.name for output in session.get_outputs()]
     _loaded[:] = [lambda feeds: dict(zip(names, session.run(names, feeds), strict=True))]
 
 
 def load_dlc(path: str, soc_name: str) -> None:
-    """Open a DLC itself on the simulator, FP16; `run` executes it."""
+    """Open a DLC itself on the simulator; `run` executes it."""
     from mobile_avatar.verification.dlc_native import DlcOnSimulator
 
     soc = SOCS[soc_name]
@@ -173,7 +173,7 @@ def load_dlc(path: str, soc_name: str) -> None:
 
 
 def run(feeds: dict) -> dict:
-    """Execute what was loaded: input name -> float32 array, to output name -> float32 array."""
+    """Execute what was loaded: input name -> array, to output name -> array, in the types of the file."""
     return _loaded[0](feeds)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_avatar.errors import BadInput, CheckFailed
-from mobile_avatar.graphs.spec import GraphSpec
+from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
 from mobile_avatar.verification.runners import Check
 
 METADATA_RECORD = "mobile_avatar.metadata.json"
@@ -27,6 +27,9 @@ _FULL = 0xFFFFFFFF
 _HEADER = 8  # bytes in front of each flatbuffer
 _KINDS = {0: "input", 1: "output", 3: "native", 4: "constant"}
 _DTYPES = {0x0216: "float16", 0x0232: "float32", 0x0032: "int32", 0x0132: "uint32", 0x0508: "bool8", 0x0108: "uint8"}
+_DTYPES |= {0x0308: "int8", 0x0332: "int32", 0x0408: "uint8", 0x0416: "uint16"}  # fixed point, with a scale
+_PER_TENSOR, _PER_CHANNEL = 0, 1
+_CASTS = ("Quantize", "Dequantize", "Convert")
 # QNN keeps channels last: (O, I, H, W) -> HWIO, (I, O, H, W) -> HWOI of transposed convolutions, NCHW -> NHWC.
 _LAYOUTS = ((2, 3, 1, 0), (2, 3, 0, 1), (0, 2, 3, 1))
 
@@ -40,6 +43,9 @@ class DlcTensor:
     shape: tuple[int, ...]
     dtype: str
     data: bytes | None
+    scales: tuple[float, ...] = ()
+    """Of fixed-point numbers, one or one per channel: real = scale * (stored - zero point)."""
+    zeros: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,12 +131,35 @@ def check_dlc(dlc: Dlc, model: object, spec: GraphSpec) -> list[Check]:
     return [_check_interface(dlc, spec), _check_layout(dlc, spec), _check_weights(dlc, model)]
 
 
+def float_operations(dlc: Dlc) -> tuple[int, dict[str, int]]:
+    """How many operations a DLC has, casts left out, and by type how many of them write floating-point numbers."""
+    operations = [op for op in dlc.operations if op.type not in _CASTS]
+    floats = [op.type for op in operations if any(dlc.tensors[name].dtype.startswith("float") for name in op.outputs)]
+    return len(operations), dict(Counter(floats))
+
+
+def check_integers(dlc: Dlc) -> Check:
+    """Whether an integer DLC computes in integers from end to end; a float island costs casts and runs slower."""
+    count, floats = float_operations(dlc)
+    detail = f"in float: {_counted(Counter(floats))}" if floats else f"all {count} operations"
+    return Check("DLC operations in integers", not floats, detail)
+
+
 def _check_interface(dlc: Dlc, spec: GraphSpec) -> Check:
-    found = {(t.kind, t.name, t.shape, t.dtype) for t in dlc.tensors.values() if t.kind in ("input", "output")}
+    ends = [t for t in dlc.tensors.values() if t.kind in ("input", "output")]
+    found = {(t.kind, t.name, t.shape, t.dtype, t.scales, t.zeros) for t in ends}
     rows = (("input", spec.inputs), ("output", spec.outputs))
-    wanted = {(kind, t.name, t.shape, t.dtype) for kind, tensors in rows for t in tensors}
-    detail = ", ".join(f"{name} {'x'.join(map(str, shape))} {dtype}" for _, name, shape, dtype in sorted(found))
+    wanted = {(kind, t.name, t.shape, t.dtype, *_stored(t)) for kind, tensors in rows for t in tensors}
+    detail = ", ".join(f"{name} {'x'.join(map(str, shape))} {dtype}" for _, name, shape, dtype, *_ in sorted(found))
     return Check("DLC inputs and outputs", found == wanted, detail)
+
+
+def _stored(tensor: TensorSpec) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Scales and zero points as a DLC tensor has them."""
+    if tensor.quantization is None:
+        return (), ()
+    scale, zero = tensor.quantization
+    return (float(np.float32(scale)),), (zero,)
 
 
 def _check_layout(dlc: Dlc, spec: GraphSpec) -> Check:
@@ -148,8 +177,8 @@ def _check_weights(dlc: Dlc, model: object) -> Check:
     if not dlc.from_ir_backend():
         return Check(name, None, "the SDK's converter may fold weights; only execution can check this file")
     expected = _expected_constants(model)
-    wrong = [key for key, array in expected.items() if not _same(dlc.tensors.get(key), array)]
-    size = sum(array.nbytes for array in expected.values())
+    wrong = [key for key, constant in expected.items() if not constant.equals(dlc.tensors.get(key))]
+    size = sum(constant.values.nbytes for constant in expected.values())
     if wrong:
         return Check(name, False, f"{len(wrong)} of {len(expected)} constants differ: {', '.join(wrong[:3])}")
     return Check(name, True, f"{len(expected)} constants, {size} bytes, byte for byte")
@@ -159,8 +188,40 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 
-def _expected_constants(model: object) -> dict[str, np.ndarray]:
-    """Every float constant that a node reads, slopes of LeakyRelu included (QNN writes them as PReLU tensors)."""
+@dataclass(frozen=True)
+class _Constant:
+    """What the source says about a constant of the DLC."""
+
+    values: np.ndarray
+    scales: tuple[float, ...] = ()
+    zeros: tuple[int, ...] = ()
+
+    def equals(self, tensor: DlcTensor | None) -> bool:
+        if tensor is None or tensor.data is None or tensor.dtype != self.values.dtype.name:
+            return False
+        if (tensor.scales, tensor.zeros) != (self.scales, self.zeros):
+            return False
+        forms = [self.values]
+        if self.values.ndim == 4:
+            forms += [self.values.transpose(axes) for axes in _LAYOUTS]
+        flat = [form for form in forms if form.shape == tensor.shape] or forms[:1]
+        return any(form.tobytes() == tensor.data for form in flat)
+
+
+@dataclass(frozen=True)
+class _Slope(_Constant):
+    """The slope of an activation in a quantised graph, for which QNN chooses a scale: `values` is the real number."""
+
+    def equals(self, tensor: DlcTensor | None) -> bool:
+        if tensor is None or tensor.dtype not in ("uint8", "uint16") or len(tensor.scales) != 1:
+            return False
+        stored = np.frombuffer(tensor.data or b"", tensor.dtype)
+        found = tensor.scales[0] * (stored.astype(np.float64) - tensor.zeros[0])
+        return found.shape == self.values.shape and np.allclose(found, self.values, rtol=1e-3)
+
+
+def _expected_constants(model: object) -> dict[str, _Constant]:
+    """Every constant that a node reads as data, slopes of LeakyRelu included (QNN writes them as PReLU tensors)."""
     from onnx import numpy_helper
 
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -169,25 +230,29 @@ def _expected_constants(model: object) -> dict[str, np.ndarray]:
         for node in model.graph.node
         if node.op_type == "Constant" and node.attribute[0].name == "value"
     }
-    kinds = {name: array.dtype for name, array in arrays.items()}
-    halves = {name for name, kind in kinds.items() if kind == np.float16}
-    expected = {}
+    halves = any(array.dtype == np.float16 for array in arrays.values())
+    quantised = {
+        node.output[0]: node.input
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in arrays
+    }
+    expected: dict[str, _Constant] = {}
     for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            continue  # their scales belong to the tensors
         # The other inputs of these become parameters of the operation, not tensors.
         data = node.input[:1] if node.op_type in ("Resize", "Slice", "Reshape", "Clip") else node.input
-        expected |= {name: arrays[name] for name in data if name in arrays and arrays[name].dtype.kind == "f"}
+        expected |= {
+            name: _Constant(arrays[name]) for name in data if name in arrays and arrays[name].dtype.kind == "f"
+        }
+        for values, scale, zero in (quantised[name] for name in data if name in quantised):
+            scales, zeros = (tuple(arrays[name].reshape(-1).tolist()) for name in (scale, zero))
+            expected[values] = _Constant(arrays[values], scales, zeros)
         if node.op_type == "LeakyRelu":
             slope = next(attribute.f for attribute in node.attribute if attribute.name == "alpha")
-            expected[f"{node.name}_alpha"] = np.array([slope], np.float16 if halves else np.float32)
+            kind = _Slope if quantised else _Constant
+            expected[f"{node.name}_alpha"] = kind(np.array([slope], np.float16 if halves else np.float32))
     return expected
-
-
-def _same(tensor: DlcTensor | None, array: np.ndarray) -> bool:
-    if tensor is None or tensor.data is None or tensor.dtype != array.dtype.name:
-        return False
-    forms = [array, *(array.transpose(axes) for axes in _LAYOUTS if array.ndim == 4)]
-    flat = [form for form in forms if form.shape == tensor.shape] or [array]
-    return any(form.tobytes() == tensor.data for form in flat)
 
 
 # ---- container ----
@@ -239,12 +304,25 @@ def _graph(model: bytes, params: bytes, weights: bytes) -> tuple[str, tuple[DlcO
         name, kind = row.text(1), _KINDS.get(row.number(2, "<I"), "other")
         number = row.number(6, "<I")
         dtype = _DTYPES.get(number, f"{number:#x}")
-        tensors[name] = DlcTensor(name, kind, tuple(row.vector(3, int)), dtype, places.get(name))
+        scales, zeros = _quantization(_Table(row.data, row.target(5)))
+        tensors[name] = DlcTensor(name, kind, tuple(row.vector(3, int)), dtype, places.get(name), scales, zeros)
     operations = tuple(
         DlcOperation(row.text(0), row.text(1), tuple(row.vector(2, str)), tuple(row.vector(3, str)))
         for row in graphs[0].vector(1, _Table)
     )
     return graphs[0].text(0), operations, tensors
+
+
+def _quantization(row: "_Table") -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Scales and zero points; a DLC stores offsets, which are negative zero points."""
+    encoding = row.number(0, "<I")
+    if encoding == _PER_TENSOR:
+        steps = [_Table(row.data, row.target(2))]
+    elif encoding == _PER_CHANNEL:
+        steps = _Table(row.data, row.target(3)).vector(1, _Table)
+    else:
+        return (), ()
+    return tuple(step.number(3, "<f") for step in steps), tuple(-step.number(4, "<i") for step in steps)
 
 
 class _Table:

@@ -34,7 +34,7 @@ HTP_GRAPH_PRECISION = 2
 PRECISION_FLOAT16 = 1
 LOG_ERRORS = 1
 MEMORY_RAW = 0
-DATATYPE_FLOAT32 = 0x0232
+DATATYPES = {0x0232: np.float32, 0x0408: np.uint8, 0x0416: np.uint16}  # the integers are QNN's fixed-point numbers
 
 
 class _Provider(Structure):
@@ -104,7 +104,7 @@ class _HtpOption(Structure):
 
 
 class DlcOnSimulator:
-    """A DLC, built and finalised in the HTP backend with FP16 arithmetic; `run` executes one frame."""
+    """A DLC, built and finalised in the HTP backend; `run` executes one frame. What is float there computes in FP16."""
 
     def __init__(self, path: Path, soc_model: int) -> None:
         """Load `path` for the chip `soc_model`.
@@ -160,7 +160,7 @@ class DlcOnSimulator:
         self._graph = graph
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Input name -> float32 array, to output name -> float32 array of the DLC's own shapes."""
+        """Input name -> array, to output name -> array, in the DLC's own shapes and types (float32 or integers)."""
         info = self._info
         inputs = [_bind(info.inputs[i], feeds) for i in range(info.input_count)]
         outputs = dict(_bind(info.outputs[i], None) for i in range(info.output_count))
@@ -201,10 +201,12 @@ def _bind(tensor: _Tensor, feeds: dict[str, np.ndarray] | None) -> tuple[str, np
     """Give a graph tensor its memory: a copy of the input of its name, or zeros for an output."""
     body = tensor.body
     name, shape = body.name.decode(), tuple(body.dimensions[: body.rank])
-    if body.datatype != DATATYPE_FLOAT32:
-        raise CheckFailed(f"the DLC's tensor {name} has data type {body.datatype:#x} instead of float32")
-    array = np.zeros(shape, np.float32)
+    if body.datatype not in DATATYPES:
+        raise CheckFailed(f"the DLC's tensor {name} has data type {body.datatype:#x}, which nothing here writes")
+    array = np.zeros(shape, DATATYPES[body.datatype])
     if feeds is not None:
+        if feeds[name].dtype != array.dtype:
+            raise CheckFailed(f"the DLC's tensor {name} is {array.dtype}, its manifest says {feeds[name].dtype}")
         array[...] = feeds[name].reshape(shape)
     body.memory, body.data, body.size = MEMORY_RAW, array.ctypes.data, array.nbytes
     return name, array

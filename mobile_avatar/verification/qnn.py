@@ -1,6 +1,7 @@
 """Runs a `snpe` bundle: the DLC itself on Qualcomm's Hexagon simulator, and holds it against its source ONNX."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, LifoQueue
 
@@ -8,14 +9,15 @@ import numpy as np
 
 from mobile_avatar.errors import MissingTool
 from mobile_avatar.exporters.qnn_process import DEFAULT_SOC, SOCS, Worker
-from mobile_avatar.verification.dlc import check_dlc, read_dlc
+from mobile_avatar.graphs.spec import GraphSpec
+from mobile_avatar.verification.dlc import check_dlc, check_integers, read_dlc
 from mobile_avatar.verification.onnxruntime_runner import load_model, open_session
 from mobile_avatar.verification.parity import THRESHOLDS, decibels
 from mobile_avatar.verification.runners import Check, Exported, Runner
 
-SIMULATOR = "qnn-htp-simulator-fp16"
-SIMULATOR_OF_SOURCE = "qnn-htp-simulator-fp16 (source ONNX of the DLC)"
-SOURCE_ON_CPU = "onnxruntime-cpu (source ONNX of the DLC)"
+SIMULATOR = "qnn-htp-simulator-"
+OF_SOURCE = " (source ONNX of the DLC)"
+SOURCE_ON_CPU = f"onnxruntime-cpu{OF_SOURCE}"
 WRAPPER_ROLE = "context-wrapper-"
 WORKERS = 2
 """Simulators at a time: one uses a single core and about 0.5 GB."""
@@ -38,10 +40,10 @@ class Simulator:
         self._idle.put(self._start())
 
     def run(self, keypoints: np.ndarray) -> dict[str, np.ndarray]:
-        """keypoints (1, 136) -> output name -> float32 array."""
+        """keypoints (1, 136) -> output name -> array, both in the types of the file."""
         worker = self._take()
         try:
-            return worker.ask("run", {"keypoints": np.ascontiguousarray(keypoints, np.float32)})
+            return worker.ask("run", {"keypoints": np.ascontiguousarray(keypoints)})
         finally:
             self._idle.put(worker)
 
@@ -63,36 +65,50 @@ class Simulator:
 def open_qnn(exported: Exported) -> Runner:
     """A runner for `render.dlc`.
 
-    FP16: the DLC is executed on the simulator of the Hexagon NPU. FP32: no backend of onnxruntime-qnn computes in
-    FP32, so the source ONNX runs on the CPU, the DLC's weights are compared with it byte for byte, and one frame of
-    the DLC is executed in FP16.
+    FP16 and integers: the DLC is executed on the simulator of the Hexagon NPU. FP32: no backend of onnxruntime-qnn
+    computes in FP32, so the source ONNX runs on the CPU, the DLC's weights are compared with it byte for byte, and
+    one frame of the DLC is executed in FP16.
 
     Raises:
         MissingTool: onnxruntime-qnn is not installed.
         CheckFailed: a file is damaged or is refused.
     """
     path, source = exported.files["model"], exported.files["source"]
-    checks = check_dlc(read_dlc(path), load_model(source), exported.spec)
+    dlc, floating = read_dlc(path), exported.precision in ("fp32", "fp16")
+    checks = check_dlc(dlc, load_model(source), exported.spec)
+    if not floating:
+        checks.append(check_integers(dlc))
     probe = np.linspace(-1, 1, 136, dtype=np.float32)[None]
-    name = SIMULATOR
+    name = SIMULATOR + ("fp16" if floating else exported.precision)
     try:
         simulator = Simulator("load_dlc", path)
         # Where the API is unknown, the source ONNX stands in; the weights check ties the DLC to it.
         checks.append(Check("the DLC itself was executed", True, "built by libQnnSystem in the HTP backend"))
     except MissingTool as error:
-        simulator, name = Simulator("load_onnx", source), SIMULATOR_OF_SOURCE
+        simulator, name = Simulator("load_onnx", source), name + OF_SOURCE
         checks.append(Check("the DLC itself was executed", None, f"its source ONNX was, instead: {error}"))
-    run = simulator.run
+    run = simulated = _real(simulator, exported.spec)
     if exported.precision == "fp32":
         run, name = open_session(source, exported.spec), SOURCE_ON_CPU
-        checks.append(_agree("the DLC on the simulator (FP16)", simulator.run(probe), run(probe), exported, 1))
+        checks.append(_agree("the DLC on the simulator (FP16)", simulated(probe), run(probe), exported, 1))
     contexts = {role: file for role, file in exported.files.items() if role.startswith(WRAPPER_ROLE)}
-    reference = simulator.run(probe) if contexts else {}
+    reference = simulated(probe) if contexts else {}
     for role, wrapper in contexts.items():
         soc = role.removeprefix(WRAPPER_ROLE)
-        result = Simulator("load_onnx", wrapper, soc).run(probe)
+        result = _real(Simulator("load_onnx", wrapper, soc), exported.spec)(probe)
         checks.append(_agree(f"context binary for {SOCS[soc].title}", result, reference, exported, 1))
     return Runner(name, run, checks, workers=WORKERS)
+
+
+def _real(simulator: Simulator, spec: GraphSpec) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """`Simulator.run` with real numbers, where the file's inputs and outputs are integers."""
+    (keypoints,) = spec.inputs
+
+    def run(values: np.ndarray) -> dict[str, np.ndarray]:
+        results = simulator.run(keypoints.store(values))
+        return {tensor.name: tensor.load(results[tensor.name]) for tensor in spec.outputs}
+
+    return run
 
 
 def _agree(

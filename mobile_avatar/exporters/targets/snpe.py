@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tempfile
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from mobile_avatar.errors import BadInput, CheckFailed, MissingTool
 from mobile_avatar.exporters.qnn_process import Worker, find_soc
 from mobile_avatar.exporters.registry import Product, Request, register_target
 from mobile_avatar.exporters.targets.onnx import build_model
-from mobile_avatar.verification.dlc import add_metadata
+from mobile_avatar.exporters.workshop import workshop
+from mobile_avatar.verification.dlc import add_metadata, float_operations, read_dlc
 
 MODEL = "render.dlc"
 SOURCE = "source/render.onnx"
@@ -19,6 +21,10 @@ SDK_HOST = "x86_64-linux-clang"
 SDK_CONVERTERS = ("qairt-converter", "snpe-onnx-to-dlc")
 CONVERTERS = ("ir", "sdk")
 SDK_TIMEOUT_S = 900
+INTEGER_UNIT = (
+    "an integer DLC runs on Hexagon NPUs with 16-bit activations (Snapdragon 888 and newer); on a Snapdragon 855 use "
+    "fp16: its GPU cannot run integer DLCs, and its Hexagon v66 computes with 8-bit activations only"
+)
 
 
 @register_target(
@@ -26,14 +32,15 @@ SDK_TIMEOUT_S = 900
     title="Qualcomm DLC for the SNPE / QNN runtimes of Snapdragon phones",
     layout="NHWC",
     warps=("split", "native"),
-    precisions=("fp16", "fp32"),
+    precisions=("fp16", "fp32", "w8a8", "w8a16", "mixed"),
     packages=("onnx", "onnxsim", "onnxruntime", "onnxruntime_qnn"),
     recipe="snapdragon-855",
     runner="mobile_avatar.verification.qnn:open_qnn",
     options=("converter", "socs"),
+    quantize_io=True,
 )
 def convert(request: Request) -> Product:
-    """Write `render.dlc` and the ONNX file that it is made from.
+    """Write `render.dlc` and the ONNX file that it is made from; of integer precisions that is a QDQ graph.
 
     Options: `converter` is `ir` (Qualcomm's IR backend in onnxruntime-qnn, the default) or `sdk` (the converter of a
     local Qualcomm SDK); `socs` lists NPUs (`qnn_process.SOCS`) that get a context binary, `render.<soc>.bin`, with
@@ -49,10 +56,11 @@ def convert(request: Request) -> Product:
         raise BadInput(f"unknown converter {converter!r}; choose one of {', '.join(CONVERTERS)}")
     titles = [find_soc(name).title for name in socs]
     sdk = find_sdk_converter() if converter == "sdk" else None
-    model, notes = build_model(request)
+    made = build_source(request)
+    notes = made.notes
     source, target = (request.folder / name for name in (SOURCE, MODEL))
     source.parent.mkdir()
-    source.write_bytes(model.SerializeToString())
+    source.write_bytes(made.model.SerializeToString())
     files = {"model": MODEL, "source": SOURCE}
     tools = {name: version(name) for name in ("onnx", "onnxsim", "onnxruntime")}
     if sdk:
@@ -71,7 +79,53 @@ def convert(request: Request) -> Product:
                 files[f"context-wrapper-{name}"] = wrapper.name
     if titles:
         notes += (f"a context binary runs only on the chip that it was compiled for: {', '.join(titles)}",)
-    return Product(files, tools, notes)
+    quantization = made.facts
+    if quantization and not sdk:
+        # The file is the truth: what the converter could not take as integers it keeps in float without a word.
+        quantization |= _describe_floats(*float_operations(read_dlc(target)))
+    return Product(files, tools, notes, made.integers, quantization)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The ONNX file that a DLC is made from."""
+
+    model: object
+    """onnx.ModelProto: float32, float16 or QDQ."""
+    notes: tuple[str, ...]
+    integers: dict[str, tuple[str, float, int]] = field(default_factory=dict)
+    """Integer inputs and outputs, as Product has them."""
+    facts: dict = field(default_factory=dict)
+    """`Product.quantization`, counted in this model."""
+
+
+def build_source(request: Request) -> Source:
+    """The source model of a request; integer precisions are calibrated with its keypoints.
+
+    Raises:
+        CheckFailed: ONNX Runtime's quantiser refuses the graph.
+    """
+    if request.calibration is None:
+        return Source(*build_model(request))
+    from mobile_avatar.quantization.qdq import float_operators, quantize_model
+
+    model, notes = build_model(replace(request, precision="fp32"))
+    with workshop(request.folder, "ONNX Runtime's quantiser"):
+        done = quantize_model(
+            model, request.spec, request.calibration, request.precision, request.keep, request.quantize_io
+        )
+    if done.missing:
+        notes += (f"without an operator of their own in this graph, so not kept: {', '.join(done.missing)}",)
+    facts = _describe_floats(*float_operators(done.model.graph))
+    facts["operators_with_16_bit_activations"] = done.wide
+    return Source(done.model, (*notes, INTEGER_UNIT), done.integers, facts)
+
+
+def _describe_floats(count: int, floats: dict[str, int]) -> dict:
+    reasons = [
+        f"{number} {name}: Qualcomm's converter has no integer form of it here" for name, number in floats.items()
+    ]
+    return {"operators": count, "float_operators": floats, "float_reasons": reasons}
 
 
 def find_sdk_converter() -> Path:
