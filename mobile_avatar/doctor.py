@@ -20,6 +20,8 @@ PIP_NAMES = {
     "onnxruntime_qnn": "onnxruntime-qnn",
     "qai_hub": "qai-hub",
 }
+EXTRAS = {"executorch": "'mobile-avatar[executorch]'"}
+"""Packages that an extra brings, in the versions that fit."""
 LINUX_ONLY = ("litert_torch", "ai_edge_quantizer", "onnxruntime_qnn")
 
 
@@ -58,7 +60,7 @@ def _target(target: Target) -> Finding:
         here = f"{platform.system()} on {platform.machine()}"
         remedy = f"{names} exists for Linux on x86-64 only (this is {here}): export there"
     else:
-        remedy = f"pip install {' '.join(map(_pip, missing))}" if missing else ""
+        remedy = f"pip install {' '.join(EXTRAS.get(name, _pip(name)) for name in missing)}" if missing else ""
     return Finding(f"target {target.name}", not missing, versions or "not installed", cost, remedy)
 
 

@@ -21,6 +21,7 @@ COMMAND = [sys.executable, "-c", "from mobile_avatar.cli.main import main; main(
 OUTPUTS = {"split": ["uv", "lf", "mask", "image"], "native": ["image"], "gather": ["image"]}
 RUNNERS = {
     "coreml": "coreml-macos" if sys.platform == "darwin" else "mil-in-torch-fp16 (simulated)",
+    "executorch": "executorch-xnnpack-cpu",
     "onnx": "onnxruntime-cpu",
     "snpe": "qnn-htp-simulator-fp16",
     "tflite": "litert-cpu (fp16 weights, fp32 arithmetic)",
@@ -147,7 +148,7 @@ def test_gather(capfd, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--target", "abacus"], "unknown target 'abacus'; choose one of coreml, onnx, snpe, tflite"),
+        (["--target", "abacus"], "unknown target 'abacus'; choose one of coreml, executorch, onnx, snpe, tflite"),
         (["--device", "abacus"], "unknown device 'abacus'"),
         (["--device", "iphone", "--target", "onnx"], "iphone is for target coreml"),
         (["--target", "onnx", "--precision", "w2a2"], "no precision 'w2a2'"),
