@@ -10,6 +10,7 @@ from mobile_avatar.errors import MobileAvatarError
 
 COMMANDS = {
     "export": "Export an avatar for a phone or a computer, verify the file and write a bundle.",
+    "quantize-report": "Show what 8 bits cost, layer by layer, and write a recipe of mixed precision.",
     "verify": "Run the file of a bundle again and compare it with torch.",
     "create": "Make an avatar from one photo.",
     "animate": "Play an avatar from a built-in track, keypoints or a video.",
@@ -32,8 +33,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        suffix = "_" if name == "import" else ""
-        return importlib.import_module(f"mobile_avatar.cli.commands.{name}{suffix}").command
+        module = name.replace("-", "_") + ("_" if name == "import" else "")
+        return importlib.import_module(f"mobile_avatar.cli.commands.{module}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -1,0 +1,124 @@
+"""What 8 bits cost an avatar, layer by layer, measured on the quantised .tflite files themselves."""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobile_avatar.avatar import Avatar
+from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
+from mobile_avatar.quantization import tflite
+from mobile_avatar.rendering.composite import composite
+from mobile_avatar.verification.parity import decibels
+from mobile_avatar.verification.runners import Exported, open_runner
+
+RUNNER = "mobile_avatar.verification.litert:open_litert"
+SHARE = 0.3
+"""How much of the size between w8a8 and fp16 a recipe may spend."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant of the file."""
+
+    name: str
+    size: int
+    """Bytes."""
+    psnr_db: dict[str, float]
+    """Against torch FP32 over all keypoint vectors, per output and for the composited `image`."""
+    images: np.ndarray
+    """float32 (T, S, S, 3) in [-1, 1]: the composited frames."""
+
+    @property
+    def worst_db(self) -> float:
+        """Lowest of the outputs and the image."""
+        return min(self.psnr_db.values())
+
+    def to_dict(self) -> dict:
+        """Numbers for the report, without the pictures."""
+        psnr = {name: round(value, 2) for name, value in self.psnr_db.items()}
+        return {"name": self.name, "bytes": self.size, "worst_db": round(self.worst_db, 2), "psnr_db": psnr}
+
+
+class Judge:
+    """Runs .tflite variants of one avatar and compares them with torch."""
+
+    def __init__(self, avatar: Avatar, spec: GraphSpec, keypoints: np.ndarray, golden: dict, folder: Path) -> None:
+        """`keypoints` (T, 136) and torch's answers `golden` (uv, lf, mask and image, channels last)."""
+        self.avatar, self.spec, self.keypoints, self.golden, self.folder = avatar, spec, keypoints, golden, folder
+
+    def measure(self, name: str, model: bytes) -> Measured:
+        """Execute a file with the names of the graph's spec in LiteRT."""
+        path = self.folder / "variant.tflite"
+        path.write_bytes(model)
+        runner = open_runner(RUNNER, Exported(self.folder, {"model": path}, self.spec, "mixed", "split"))
+        frames = [runner.run(row[None]) for row in self.keypoints]
+        made = {t.name: np.concatenate([frame[t.name] for frame in frames]) for t in self.spec.outputs}
+        texture = self.avatar.texture[0].permute(1, 2, 0).numpy()
+        align = self.avatar.config.align_corners
+        made["image"] = composite(made["uv"], made["lf"], made["mask"], texture, align).clip(-1, 1)
+        peaks = {t.name: t.peak for t in (*self.spec.outputs, IMAGE)}
+        psnr = {name: decibels(peak, made[name] - self.golden[name]) for name, peak in peaks.items()}
+        return Measured(name, len(model), psnr, made["image"])
+
+
+IMAGE = TensorSpec("image", (), "NHWC", (-1.0, 1.0))
+
+Progress = Callable[[Iterable, int, str], Iterable]
+
+
+def one_at_a_time(
+    judge: Judge, calibrated: tflite.Calibrated, finish: Callable[[bytes], bytes], progress: Progress
+) -> list[Measured]:
+    """Every layer alone in 8 bits, all others in float, in order of execution."""
+    layers = tflite.layers(calibrated.model)
+    found = []
+    for layer in progress(layers, len(layers), "one layer at a time"):
+        done = tflite.quantize(calibrated, "w8a8", only=[layer])
+        found.append(judge.measure(layer, finish(done.model)))
+    return found
+
+
+def search(
+    judge: Judge,
+    calibrated: tflite.Calibrated,
+    finish: Callable[[bytes], bytes],
+    alone: Collection[Measured],
+    sizes: tuple[int, int],
+    progress: Progress,
+) -> list[tuple[tuple[str, ...], Measured]]:
+    """Recipes that keep one layer more each time, from the worst layer on, as far as the size allows.
+
+    A layer that does not fit is passed over. The first entry keeps nothing: plain w8a8.
+
+    Args:
+        alone: from `one_at_a_time`.
+        sizes: bytes of the w8a8 and of the fp16 file.
+
+    Returns:
+        (kept layers, measured) of every step.
+    """
+    small, large = sizes
+    limit = small + SHARE * (large - small)
+    order = [row.name for row in sorted(alone, key=lambda row: row.psnr_db["image"])]
+    kept: tuple[str, ...] = ()
+    steps = []
+    for layer in progress([None, *order], len(order) + 1, "keeping layers"):
+        trial = kept if layer is None else (*kept, layer)
+        model = finish(tflite.quantize(calibrated, "mixed", keep=trial).model)
+        if layer is not None and len(model) > limit:
+            continue
+        kept = trial
+        steps.append((kept, judge.measure(f"mixed, {len(kept)} kept" if kept else "w8a8", model)))
+    return steps
+
+
+def best(steps: list[tuple[tuple[str, ...], Measured]], tolerance_db: float = 0.1) -> tuple[tuple[str, ...], Measured]:
+    """The smallest file whose image and whose worst output are within `tolerance_db` of the best that was found."""
+
+    def score(step: tuple[tuple[str, ...], Measured]) -> float:
+        return min(step[1].psnr_db["image"], step[1].worst_db)
+
+    highest = max(map(score, steps))
+    return min((step for step in steps if score(step) >= highest - tolerance_db), key=lambda step: step[1].size)
