@@ -21,6 +21,8 @@ OPERATIONS: dict[str, Callable[[Arguments], Tensor]] = {
     "add": lambda a: a["x"] + a["y"],
     "sub": lambda a: a["x"] - a["y"],
     "mul": lambda a: a["x"] * a["y"],
+    "maximum": lambda a: torch.maximum(a["x"], a["y"]),
+    "relu": lambda a: a["x"].relu(),
     "tanh": lambda a: a["x"].tanh(),
     "sigmoid": lambda a: a["x"].sigmoid(),
     "sin": lambda a: a["x"].sin(),
@@ -133,6 +135,28 @@ def conv(a: Arguments) -> Tensor:
     return function(x, weight, a.get("bias"), strides, 0, dilations, groups)
 
 
+@means("conv_transpose")
+def conv_transpose(a: Arguments) -> Tensor:
+    """x (N, C, *D), weight (C, O / groups, *K); pad_type valid, or custom: what `pad` cuts off the full result."""
+    x, rank = a["x"], a["x"].ndim - 2
+    kind = a.get("pad_type", "valid")
+    if kind not in ("valid", "custom"):
+        raise ValueError(f"pad_type={kind!r} is not known to the MIL evaluator")
+    ones = torch.ones(rank, dtype=torch.int32)
+    strides, dilations = _integers(a.get("strides", ones)), _integers(a.get("dilations", ones))
+    function = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[rank]
+    groups = int(a["groups"]) if "groups" in a else 1
+    full = function(x, a["weight"], a.get("bias"), strides, 0, 0, groups, dilations)
+    pads = _integers(a["pad"]) if kind == "custom" else [0] * (2 * rank)
+    return F.pad(full, [-pad for axis in reversed(range(rank)) for pad in pads[2 * axis : 2 * axis + 2]])
+
+
+@means("pixel_shuffle")
+def pixel_shuffle(a: Arguments) -> Tensor:
+    """(N, C * f * f, H, W) -> (N, C, H * f, W * f)."""
+    return F.pixel_shuffle(a["x"], int(a["upscale_factor"]))
+
+
 @means("matmul")
 def matmul(a: Arguments) -> Tensor:
     """Batched product with optional transposition of the last two axes of either side."""
@@ -197,6 +221,15 @@ def upsample_nearest_neighbor(a: Arguments) -> Tensor:
             raise ValueError(f"{name}={factor} is not known to the MIL evaluator")
         x = x.repeat_interleave(int(factor), axis)
     return x
+
+
+@means("upsample_bilinear")
+def upsample_bilinear(a: Arguments) -> Tensor:
+    """The scale is that of the rounded-down result's size, not the given factor."""
+    x = a["x"]
+    factors = (a.get("scale_factor_height", 1), a.get("scale_factor_width", 1))
+    size = [math.floor(length * float(factor)) for length, factor in zip(x.shape[2:], factors, strict=True)]
+    return F.interpolate(x, size, mode="bilinear", align_corners=bool(a.get("align_corners", True)))
 
 
 @means("quantize")

@@ -21,24 +21,25 @@ def normal(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-def build(folder: Path, function: Callable, *shapes: tuple[int, ...], half: bool = False) -> Program:
+def build(
+    folder: Path, function: Callable, *shapes: tuple[int, ...], half: bool = False, target: object = ct.target.iOS16
+) -> Program:
     """Save the program of a builder function with inputs x, y, ... of these shapes, and read it back."""
     names = "xyz"[: len(shapes)]
     arguments = ", ".join(names)
     # The builder takes input names from the function's signature.
     wrapped = eval(f"lambda {arguments}: function({arguments})", {"function": function})
     specs = [mb.TensorSpec(shape=shape) for shape in shapes]
-    program = mb.program(input_specs=specs, opset_version=ct.target.iOS16)(wrapped)
+    program = mb.program(input_specs=specs, opset_version=target)(wrapped)
     precision = ct.precision.FLOAT16 if half else ct.precision.FLOAT32
-    target = ct.target.iOS16
     model = ct.convert(program, compute_precision=precision, minimum_deployment_target=target, skip_model_load=True)
     model.save(str(folder / "small.mlpackage"))
     return read_package(folder / "small.mlpackage")
 
 
-def run(folder: Path, function: Callable, *arrays: np.ndarray, op: str, half: bool = False) -> np.ndarray:
+def run(folder: Path, function: Callable, *arrays: np.ndarray, op: str, **options: object) -> np.ndarray:
     """The evaluator's answer; `op` has to be among the operations that were saved."""
-    program = build(folder, function, *(array.shape for array in arrays), half=half)
+    program = build(folder, function, *(array.shape for array in arrays), **options)
     assert op in [operation.type for operation in program.operations]
     inputs = {name: torch.from_numpy(array) for name, array in zip("xyz", arrays, strict=False)}
     (result,) = evaluate(program, inputs).values()
@@ -94,6 +95,94 @@ def test_conv_in_one_dimension(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("options", "pads"),
+    [
+        ({"pad_type": "valid"}, [0, 0, 0, 0]),
+        ({"pad_type": "custom", "pad": [1, 1, 1, 1], "strides": [2, 2]}, [1, 1, 1, 1]),
+        ({"pad_type": "custom", "pad": [0, 1, 2, 0], "strides": [2, 3]}, [0, 1, 2, 0]),
+    ],
+)
+def test_conv_transpose(tmp_path: Path, options: dict, pads: list[int]) -> None:
+    x, weight, bias = normal(1, 4, 5, 3), normal(4, 6, 4, 4), normal(6)
+    got = run(tmp_path, lambda x: mb.conv_transpose(x=x, weight=weight, bias=bias, **options), x, op="conv_transpose")
+    rows, columns = options.get("strides", [1, 1])
+    full = np.zeros((1, 6, 4 * rows + 4, 2 * columns + 4))
+    for i, j in np.ndindex(5, 3):  # every input pixel stamps the kernel
+        full[:, :, i * rows : i * rows + 4, j * columns : j * columns + 4] += np.einsum(
+            "nc,cohw->nohw", x[:, :, i, j], weight
+        )
+    top, bottom, left, right = pads
+    expected = full[:, :, top : full.shape[2] - bottom, left : full.shape[3] - right] + bias[None, :, None, None]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_pixel_shuffle(tmp_path: Path) -> None:
+    x = normal(1, 8, 3, 5)
+    got = run(tmp_path, lambda x: mb.pixel_shuffle(x=x, upscale_factor=2), x, op="pixel_shuffle")
+    for row, column in np.ndindex(2, 2):
+        np.testing.assert_array_equal(got[:, :, row::2, column::2], x[:, 2 * row + column :: 4])
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_upsample_bilinear(tmp_path: Path, align_corners: bool) -> None:
+    x = np.array([0, 1], np.float32).reshape(1, 1, 1, 2)
+
+    def function(x: object) -> object:
+        factor = np.float32(2.5)
+        return mb.upsample_bilinear(x=x, scale_factor_width=factor, align_corners=align_corners)
+
+    got = run(tmp_path, function, x, op="upsample_bilinear")
+    # The table of the operator reference for Xin = 2, Xout = 5.
+    expected = [0, 0.25, 0.5, 0.75, 1] if align_corners else [0, 0.1, 0.5, 0.9, 1]
+    np.testing.assert_allclose(got.ravel(), expected, atol=1e-6)
+
+
+INTEGERS = {
+    "per tensor": (np.float32(0.25), np.int8(-3), None),
+    "no zero point": (np.float32(0.25), None, None),
+    "unsigned": (np.float32(0.25), np.uint8(128), None),
+    "per channel": (np.array([0.25, 0.5, 1], np.float32), np.array([0, 1, -2], np.int8), 1),
+}
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_quantize_and_dequantize(tmp_path: Path, kind: str) -> None:
+    scale, zero, axis = INTEGERS[kind]
+    # Multiples of an eighth: halves occur and are rounded to even, and both ends are clipped.
+    x = np.arange(-400, 440, 10, dtype=np.float32).reshape(2, 3, 14) / 8
+    dtype = np.int8 if zero is None else zero.dtype
+    how = {"scale": scale, "zero_point": zero, "axis": axis}
+    how = {key: value for key, value in how.items() if value is not None}
+
+    def function(x: object) -> object:
+        return mb.dequantize(input=mb.quantize(input=x, output_dtype=str(np.dtype(dtype)), **how), **how)
+
+    got = run(tmp_path, function, x, op="quantize", target=ct.target.iOS17)
+    column = (slice(None), None) if axis is not None else ()
+    scale, zero = scale[column].astype(np.float64), np.float64(0 if zero is None else zero[column])
+    limits = np.iinfo(dtype)
+    expected = (np.clip(np.rint(x / scale) + zero, limits.min, limits.max) - zero) * scale
+    np.testing.assert_array_equal(got, expected.astype(np.float32))
+    assert len(np.unique(got)) > 50
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_weights_stored_as_integers(tmp_path: Path, axis: int) -> None:
+    data = RNG.integers(-127, 128, (40, 30)).astype(np.int8)
+    scale = RNG.uniform(0.001, 0.01, data.shape[axis]).astype(np.float16)
+
+    def function(x: object) -> object:
+        weight = mb.constexpr_affine_dequantize(
+            quantized_data=data, zero_point=np.int8(0), scale=scale, axis=np.int32(axis)
+        )
+        return mb.linear(x=mb.cast(x=x, dtype="fp16"), weight=weight)
+
+    got = run(tmp_path, function, np.eye(30, dtype=np.float32), op="constexpr_affine_dequantize", half=True)
+    expected = data * (scale[:, None] if axis == 0 else scale)  # float16
+    np.testing.assert_array_equal(got.T, expected.astype(np.float32))
+
+
 def test_linear_and_matmul(tmp_path: Path) -> None:
     x, weight, bias, y = normal(2, 5), normal(3, 5), normal(3), normal(4, 5)
     got = run(tmp_path, lambda x: mb.linear(x=x, weight=weight, bias=bias), x, op="linear")
@@ -137,6 +226,13 @@ def test_leaky_relu(tmp_path: Path) -> None:
     x = np.array([[-2, -0.5, 0, 3]], np.float32)
     got = run(tmp_path, lambda x: mb.leaky_relu(x=x, alpha=np.float32(0.2)), x, op="leaky_relu")
     np.testing.assert_allclose(got, [[-0.4, -0.1, 0, 3]], rtol=1e-6)
+
+
+def test_relu_and_maximum(tmp_path: Path) -> None:
+    x, y = normal(1, 9), normal(1, 9)
+    np.testing.assert_array_equal(run(tmp_path, lambda x: mb.relu(x=x), x, op="relu"), np.maximum(x, 0))
+    got = run(tmp_path, lambda x, y: mb.maximum(x=x, y=y), x, y, op="maximum")
+    np.testing.assert_array_equal(got, np.maximum(x, y))
 
 
 def test_clip(tmp_path: Path) -> None:
@@ -289,6 +385,15 @@ def test_unknown_operation_is_refused(tmp_path: Path) -> None:
     program = build(tmp_path, lambda x: mb.erf(x=x), (1, 4))
     with pytest.raises(CheckFailed, match=r"operation 'erf' .* is not known to the MIL evaluator"):
         evaluate(program, {"x": torch.zeros(1, 4)})
+
+
+def test_every_tensor_is_shown(tmp_path: Path) -> None:
+    program = build(tmp_path, lambda x: mb.cos(x=mb.sin(x=x)), (1, 4))
+    shown = {}
+    (result,) = evaluate(program, {"x": torch.ones(1, 4)}, shown.__setitem__).values()
+    first, last = shown.values()
+    np.testing.assert_allclose(first.numpy(), np.full((1, 4), np.sin(1)), rtol=1e-6)
+    assert last is result
 
 
 def test_declared_shape_is_held_to(tmp_path: Path) -> None:
