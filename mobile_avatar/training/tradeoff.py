@@ -1,0 +1,159 @@
+"""Quality against multiply-accumulates of the family, like thesis figure 5.4: python -m mobile_avatar.training.tradeoff
+
+Members differ in the per-frame network alone; embedder and texture generator are those of `compact` in all of them, and
+each gets the same people, frames and optimisation steps. Every run is a folder of its own, so a killed comparison goes
+on where it stopped.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from mobile_avatar.errors import BadInput
+from mobile_avatar.files import replace_file
+from mobile_avatar.models.bilayer.config import PRESETS, BilayerConfig
+from mobile_avatar.models.bilayer.model import BilayerModel
+from mobile_avatar.models.bilayer.weights import load_weights, save_weights
+from mobile_avatar.progress import progress
+from mobile_avatar.training.base import train_base
+from mobile_avatar.training.distill import student_config
+from mobile_avatar.training.evaluation import Stages, measure
+from mobile_avatar.training.metrics import pixel_metrics
+from mobile_avatar.training.options import TrainOptions
+from mobile_avatar.training.people import Selection, synthetic_people
+
+MEMBERS = ("quarter", "medium", "full", "mobile")
+COLUMNS = {"psnr_masked": "PSNR masked, dB", "ssim_masked": "SSIM masked"}
+SHOWN_SIZE = 256  # multiply-accumulates are those of the member at its own size
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every member gets."""
+
+    image_size: int
+    steps: int
+    batch_size: int
+    targets: int
+    """Driven frames per person and step, beside the source."""
+    seeds: int
+    identities: int
+    """Test people."""
+
+
+def tradeoff(budget: Budget, folder: Path) -> dict:
+    """Train and measure every member with every seed; returns and writes what the plot shows.
+
+    Raises:
+        BadInput: `folder` holds a comparison with another budget.
+    """
+    stored = folder / "tradeoff.json"
+    if stored.is_file() and json.loads(stored.read_text())["budget"] != asdict(budget):
+        raise BadInput(f"{stored} was made with other options; choose another --output")
+    rows: dict[str, dict] = {name: {"gmac": gmac(name), **{c: [] for c in COLUMNS}} for name in MEMBERS}
+    runs = [(name, seed) for name in MEMBERS for seed in range(budget.seeds)]
+    for name, seed in progress(runs, len(runs), "family"):
+        model = _trained(name, seed, budget, folder)
+        people = synthetic_people(Selection("test", budget.identities), model.config.image_size)
+        measured = measure(model, people.load, people.draws, {"pixels": pixel_metrics}, Stages(0))
+        for column in COLUMNS:
+            rows[name][column].append(float(np.mean([person.mean("generated", column) for person in measured])))
+    found = {"budget": asdict(budget), "rows": rows}
+    with replace_file(stored) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
+    draw(found, folder / "tradeoff.png")
+    return found
+
+
+def member_config(name: str, image_size: int) -> BilayerConfig:
+    """The per-frame network of a member with the other networks of `compact`."""
+    return student_config(PRESETS["compact"], name).at_size(image_size)
+
+
+def gmac(name: str) -> float:
+    """Per frame at 256 px, exported with the fewest multiply-accumulates."""
+    from mobile_avatar.graphs.deployment import WARPS
+    from mobile_avatar.graphs.onnx_graph import count, to_onnx
+    from mobile_avatar.graphs.rewrites import ALWAYS, rewrite
+    from mobile_avatar.graphs.spec import graph_spec
+    from mobile_avatar.models.bilayer.folded import FoldedGenerator
+
+    network = rewrite(FoldedGenerator(member_config(name, SHOWN_SIZE)), (*ALWAYS, "transposed"))
+    module = WARPS["split"](network, torch.zeros(1, 3, SHOWN_SIZE, SHOWN_SIZE), "NCHW").eval()
+    return count(to_onnx(module, graph_spec("split", SHOWN_SIZE, "NCHW")))[1] / 1e9
+
+
+def _trained(name: str, seed: int, budget: Budget, folder: Path) -> BilayerModel:
+    """The finished model of a run, trained if it is not there yet."""
+    weights = folder / f"{name}-{seed}" / "weights.safetensors"
+    if weights.is_file():
+        return load_weights(weights)[0]
+    options = TrainOptions(
+        image_size=budget.image_size,
+        steps=budget.steps,
+        batch_size=budget.batch_size,
+        targets=budget.targets,
+        seed=seed,
+        sheet_every=budget.steps,
+    )
+    torch.manual_seed(seed)
+    model = BilayerModel(member_config(name, budget.image_size))
+    model = train_base(options, weights.parent, resume=True, start=model)
+    save_weights(model, weights, {"license": "Apache-2.0", "trained_on": f"synthetic heads: family, {name}"})
+    return model
+
+
+def draw(found: dict, path: Path) -> None:
+    """One panel per metric: mean and spread over seeds against multiply-accumulates."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (column, label) in zip(figure.subplots(1, len(COLUMNS)), COLUMNS.items(), strict=True):
+        for name, row in found["rows"].items():
+            marker = "*" if name == "mobile" else "o"
+            axes.errorbar(row["gmac"], np.mean(row[column]), np.std(row[column]), fmt=marker, markersize=9, capsize=3)
+            axes.annotate(name, (row["gmac"], np.mean(row[column])), xytext=(6, 6), textcoords="offset points")
+        axes.set_xscale("log")
+        axes.set_xlabel("GMAC per frame at 256 px, as exported")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    budget = found["budget"]
+    figure.suptitle(
+        f"Trained alike at {budget['image_size']} px: {budget['steps']} steps of {budget['batch_size']} people, "
+        f"{budget['seeds']} seeds, {budget['identities']} unseen synthetic people",
+        fontsize=9,
+    )
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def markdown(found: dict) -> str:
+    """The numbers of the plot as a table."""
+    lines = [f"| member | GMAC at 256 px | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for name, row in found["rows"].items():
+        cells = [f"{np.mean(row[c]):.3f} ± {np.std(row[c]):.3f}" for c in COLUMNS]
+        lines.append(f"| {name} | {row['gmac']:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the runs and results.")
+@click.option("--image-size", default=64, show_default=True, help="Pixels.")
+@click.option("--steps", default=800, show_default=True, help="Of every member.")
+@click.option("--batch-size", default=8, show_default=True, help="People per step.")
+@click.option("--targets", default=2, show_default=True, help="Driven frames per person and step.")
+@click.option("--seeds", default=2, show_default=True, help="Runs of every member.")
+@click.option("--identities", default=50, show_default=True, help="Test people.")
+def main(output: Path, **budget) -> None:
+    """Compare the members of the family on synthetic people."""
+    click.echo(markdown(tradeoff(Budget(**budget), output)))
+
+
+if __name__ == "__main__":
+    main()
