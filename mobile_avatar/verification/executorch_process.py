@@ -29,7 +29,7 @@ class Worker:
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         with TemporaryFile() as log:  # the runtime prints, and nobody reads it
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mobile_avatar.verification.executorch_process", str(child.fileno())],
+                [sys.executable, "-P", "-m", "mobile_avatar.verification.executorch_process", str(child.fileno())],
                 stdin=subprocess.PIPE,  # never written to: its end tells the child that the parent is gone
                 stdout=log,
                 stderr=log,

@@ -17,6 +17,10 @@ MODEL = "render.pte"
 FACTS_METHOD = "mobile_avatar"
 """A method without inputs that returns the metadata as JSON; .pte files have no other place for it."""
 INTEGER = ("w8a8", "mixed")
+WIDE_WEIGHTS = (
+    "ExecuTorch stores the convolution weights of half-precision graphs as float32: the file is hardly smaller, only "
+    "linear weights and the arithmetic are halved"
+)
 
 
 @register_target(
@@ -32,7 +36,8 @@ INTEGER = ("w8a8", "mixed")
 def convert(request: Request) -> Product:
     """Write `render.pte`; inputs and outputs are float32 in every precision.
 
-    fp16 halves weights and arithmetic of the network; the sampling grid, the warp and the compositing stay float32.
+    fp16 halves the network's arithmetic and its linear weights (ExecuTorch stores convolution weights as float32); the
+    sampling grid, the warp and the compositing stay float32.
     w8a8 and mixed are static: int8 activations with ranges from `request.calibration`, int8 weights per channel.
 
     Raises:
@@ -61,7 +66,7 @@ def convert(request: Request) -> Product:
     return Product(
         {"model": MODEL},
         {name: version(name) for name in tools},
-        _notes(operators),
+        (*_notes(operators), *([WIDE_WEIGHTS] if request.precision == "fp16" else [])),
         quantization=describe(operators, request.keep) if integer else {},
     )
 
