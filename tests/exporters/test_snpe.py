@@ -280,6 +280,17 @@ def test_a_recorded_fake_sdk_converter_gets_its_arguments_and_environment(small,
     assert "onnxruntime-qnn" not in product.tools
 
 
+def test_a_recorded_fake_sdk_converter_gets_the_quantised_graph(small, native, tmp_path, sdk):
+    _, record = sdk(native[1].files["model"])
+    calibration = np.concatenate(small.vectors)
+    request = replace(small.request("w8a8", tmp_path), calibration=calibration, options={"converter": "sdk"})
+    product = SNPE.convert(request)
+    source = Path(json.loads(record.read_text())["options"]["--input_network"])
+    assert {node.op_type for node in onnx.load(source).graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
+    assert product.quantization["float_operators"] == {}  # counted in that graph
+    assert "onnxruntime-qnn" not in product.tools
+
+
 def test_a_recorded_fake_sdk_converter_that_fails_is_one_sentence(small, native, tmp_path, sdk):
     sdk(native[1].files["model"], fails=True)
     with pytest.raises(CheckFailed, match="exit code 1: 2026 - ERROR - Node Foo: unsupported"):

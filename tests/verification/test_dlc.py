@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 
 from mobile_avatar.errors import BadInput, CheckFailed
 from mobile_avatar.exporters.qnn_process import Worker
+from mobile_avatar.exporters.workshop import workshop
 from mobile_avatar.graphs.onnx_graph import simplify, to_fp16, to_onnx
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
-from mobile_avatar.verification.dlc import METADATA_RECORD, add_metadata, check_dlc, read_dlc
+from mobile_avatar.quantization.qdq import quantize_model
+from mobile_avatar.verification.dlc import METADATA_RECORD, add_metadata, check_dlc, check_integers, read_dlc
 
 pytest.importorskip("onnxruntime_qnn", reason="Qualcomm's libraries exist for Linux x86-64 only")
 
@@ -54,6 +57,9 @@ def made(tmp_path_factory) -> dict[str, tuple[Path, onnx.ModelProto]]:
     torch.manual_seed(0)
     float_model, _ = simplify(to_onnx(Net().eval(), SPEC))
     models = {"fp32": float_model, "fp16": to_fp16(float_model)}
+    vectors = np.random.default_rng(0).uniform(-1, 1, (8, 6)).astype(np.float32)
+    with workshop(folder, "quantiser"):
+        models["w8a8"] = quantize_model(float_model, SPEC, vectors, "w8a8", scratch=str(folder / "scratch")).model
     models["nchw"] = to_onnx(Net(False).eval(), spec_of(False))
     with Worker() as worker:
         for name, model in models.items():
@@ -95,6 +101,36 @@ def test_every_single_corrupted_byte_of_a_constant_is_found(made, precision, tmp
             damaged[start + offset] ^= 1 << rng.randrange(8)
             copy.write_bytes(damaged)
             assert results(copy, model)[WEIGHTS] is False
+
+
+def test_integer_constants_are_held_against_their_source_with_their_scales(made, tmp_path):
+    path, model = made["w8a8"]
+    assert results(path, model) == {INTERFACE: True, LAYOUT: True, WEIGHTS: True}
+    dlc = read_dlc(path)
+    assert check_integers(dlc).passed is True
+    conv, up = dlc.tensors["conv.weight_quantized"], dlc.tensors["up.weight_quantized"]
+    assert (conv.dtype, conv.shape, len(conv.scales)) == ("int8", (3, 3, 5, 7), 7)
+    assert (up.dtype, len(up.scales)) == ("int8", 3)
+    constants = [t for t in dlc.tensors.values() if t.data and t.scales]
+    assert len(constants) == 8  # three weights, three biases, scale, slope
+    content, copy = path.read_bytes(), tmp_path / "copy.dlc"
+    rng = random.Random(0)
+    for tensor in constants:
+        damaged = bytearray(content)
+        place = content.index(tensor.data) if len(tensor.data) > 3 else None
+        if place is not None:  # one byte of a slope occurs everywhere
+            damaged[place + rng.randrange(len(tensor.data))] ^= 1 << rng.randrange(8)
+            copy.write_bytes(damaged)
+            assert results(copy, model)[WEIGHTS] is False
+        scaled = {**dlc.tensors, tensor.name: replace(tensor, scales=tuple(1.01 * scale for scale in tensor.scales))}
+        checks = {check.name: check.passed for check in check_dlc(replace(dlc, tensors=scaled), model, SPEC)}
+        assert checks[WEIGHTS] is False
+
+
+def test_a_float_operation_of_an_integer_dlc_is_named(made):
+    check = check_integers(read_dlc(made["fp16"][0]))
+    assert check.passed is False
+    assert "1 Conv2d" in check.detail
 
 
 def test_one_corrupted_weight_of_the_source_is_found(made):
