@@ -120,7 +120,7 @@ class _Activations:
                 wanted[value.name] = value
                 # Copies of pixels have the range of what they copy; storing that too lets the operator before end
                 # in int8, and its range costs nothing: the second rounding finds every number already rounded.
-                if value.op.op_type == "upsample_nearest_neighbor":
+                if value.op.op_type == "upsample_nearest_neighbor" and not self.layers.kept(value.op):
                     wanted.setdefault(value.op.x.name, value.op.x)
         order = {op: i for i, op in enumerate(operations)}
         for value in wanted.values():
