@@ -11,6 +11,15 @@ from mobile_avatar.verification.runners import Check, Exported, Runner, check_in
 REFUSED_BY_GPUS = {"GATHER", "GATHER_ND", "EMBEDDING_LOOKUP", "SELECT", "SELECT_V2", "TRANSPOSE_CONV", "MIRROR_PAD"}
 """Operators that GPU delegates, or the drivers of some phones, do not take."""
 
+ARITHMETIC = {
+    # x86 kernels widen half-precision weights when the file is loaded; say so wherever the result is shown.
+    "fp16": ["(fp16 weights, fp32 arithmetic)"],
+    "w8a8": ["(int8)"],
+    "w8a16": ["(int16 activations)"],
+    "mixed": ["(int8, kept layers fp32)"],
+}
+"""What the arithmetic of a precision is called in the runner's name."""
+
 
 def open_litert(exported: Exported) -> Runner:
     """A runner for `render.tflite`.
@@ -36,12 +45,15 @@ def open_litert(exported: Exported) -> Runner:
     check_interface(path, _interface(signature.get_input_details()), exported.spec.inputs)
     check_interface(path, _interface(signature.get_output_details()), exported.spec.outputs)
 
-    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
-        # The interpreter hands out its own buffers, which the next call overwrites.
-        return {name: value.copy() for name, value in signature(keypoints=keypoints.astype(np.float32)).items()}
+    (source,) = exported.spec.inputs
+    outputs = {tensor.name: tensor for tensor in exported.spec.outputs}
 
-    # x86 kernels widen half-precision weights when the file is loaded; say so wherever the result is shown.
-    name = "litert-cpu" if exported.precision == "fp32" else "litert-cpu (fp16 weights, fp32 arithmetic)"
+    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
+        stored = signature(**{source.name: source.store(keypoints)})
+        # The interpreter hands out its own buffers, which the next call overwrites.
+        return {name: outputs[name].load(value).copy() for name, value in stored.items()}
+
+    name = " ".join(["litert-cpu", *ARITHMETIC.get(exported.precision, [])])
     checks = [_gpu_operators(content)] if exported.warp == "split" else []
     return Runner(name, run, checks)
 

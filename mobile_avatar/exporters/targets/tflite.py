@@ -9,8 +9,10 @@ from mobile_avatar.exporters.registry import Product, Request, register_target
 from mobile_avatar.exporters.targets.tflite_file import finish
 from mobile_avatar.exporters.targets.tflite_fuse import fuse
 from mobile_avatar.exporters.workshop import workshop
+from mobile_avatar.quantization.tflite import ACTIVATION_BITS, calibrate, quantize
 
 MODEL = "render.tflite"
+NOTES = {"w8a16": ("XNNPACK has no kernels for 16-bit activations: on CPUs this file takes the slow reference ones.",)}
 
 
 @register_target(
@@ -18,24 +20,35 @@ MODEL = "render.tflite"
     title="LiteRT / TFLite file for Android GPUs and CPUs",
     layout="NHWC",
     warps=("split", "gather"),
-    precisions=("fp32", "fp16"),
+    precisions=("fp32", "fp16", "w8a8", "w8a16", "mixed"),
     packages=("litert_torch", "ai_edge_quantizer", "ai_edge_litert"),
     recipe="android-gpu",
     runner="mobile_avatar.verification.litert:open_litert",
+    quantize_io=True,
 )
 def convert(request: Request) -> Product:
-    """Write `render.tflite`; fp16 stores convolution and linear weights in half precision, half the size.
+    """Write `render.tflite`.
+
+    fp16 stores convolution and linear weights in half precision, half the size. The integer precisions compute with
+    integers calibrated on `request.calibration` (quantization/tflite.py); what stays float is in the product.
 
     Raises:
-        CheckFailed: the converter refused the graph.
+        CheckFailed: the converter or the quantiser refused the graph.
     """
+    spec, integers, facts, notes = request.spec, {}, {}, ()
     with workshop(request.folder, "litert-torch"):
-        model = _float_model(request)
+        model = float_model(request)
         if request.precision == "fp16":
             model = _half_weights(model)
-        (request.folder / MODEL).write_bytes(finish(fuse(model), request.spec, request.metadata))
-    names = ("litert-torch", "ai-edge-litert", *(["ai-edge-quantizer"] if request.precision == "fp16" else []))
-    return Product({"model": MODEL}, {name: version(name) for name in names})
+        elif request.precision in ACTIVATION_BITS:
+            calibrated = calibrate(model, request.calibration)
+            done = quantize(calibrated, request.precision, request.keep, quantize_io=request.quantize_io)
+            model, integers, facts = done.model, done.integers, done.facts
+            spec = spec.with_integers(integers)
+            notes = NOTES.get(request.precision, ())
+        (request.folder / MODEL).write_bytes(finish(model, spec, request.metadata))
+    names = ("litert-torch", "ai-edge-litert", *(["ai-edge-quantizer"] if request.precision != "fp32" else []))
+    return Product({"model": MODEL}, {name: version(name) for name in names}, notes, integers, facts)
 
 
 class Named(nn.Module):
@@ -51,7 +64,8 @@ class Named(nn.Module):
         return dict(zip(self.names, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
 
 
-def _float_model(request: Request) -> bytes:
+def float_model(request: Request) -> bytes:
+    """The float32 .tflite file of a request, as the converter makes it, with its operators put together."""
     import litert_torch
 
     # The default (min-cut) layout pass leaves full-resolution transposes around the heads; greedy leaves none.
@@ -59,7 +73,7 @@ def _float_model(request: Request) -> bytes:
     litert_torch.config.show_progress = False
     named = Named(request.module, [tensor.name for tensor in request.spec.outputs]).eval()
     inputs = {tensor.name: torch.zeros(tensor.shape) for tensor in request.spec.inputs}
-    return litert_torch.convert(named, sample_kwargs=inputs).model_content()
+    return fuse(litert_torch.convert(named, sample_kwargs=inputs).model_content())
 
 
 def _half_weights(model: bytes) -> bytes:
