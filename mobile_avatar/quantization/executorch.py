@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 NETWORK = "generator"
-FLOAT_PARTS = (f"{NETWORK}.encoding",)
-"""Harmonics of the keypoints: their phases would be rounded before the sine."""
+FLOAT_PARTS = {
+    f"{NETWORK}.encoding": "the phases of the keypoints' harmonics would be rounded before the sine",
+    f"{NETWORK}.heads": "the last layer: its outputs share one scale, and the mask's is too coarse for coordinates",
+}
+"""Layers that stay float in every precision, and why."""
 SMALLEST_SCALE = 2.0**-20
 """XNNPACK's own quantiser stops at 2**-12, which costs bits wherever weights stay below 0.03."""
 GLUE = ("quantize_per_", "dequantize_per_", "getitem", "executorch_call_delegate")
@@ -148,6 +151,9 @@ def _fuses(node: torch.fx.Node, user: torch.fx.Node) -> bool:
 def _reason(operator: Operator, keep: tuple[str, ...]) -> str:
     if not operator.delegated:
         return "XNNPACK does not take it, ExecuTorch's portable kernel computes in float"
+    for path, reason in FLOAT_PARTS.items():
+        if _inside(operator.path, path):
+            return reason
     if any(_inside(operator.path, f"{NETWORK}.{name}") for name in keep):
         return "kept by the recipe"
     if not _inside(operator.path, NETWORK):
