@@ -9,7 +9,7 @@ import numpy as np
 CONVERSIONS = {"QUANTIZE", "DEQUANTIZE"}
 """Operators between integers and real numbers; they belong to neither side."""
 GRID = "the sampling grid is added in float: 8-bit coordinates would move pixels"
-TAIL = "the warp and the composition compute in float: coordinates and interpolation need more than 8 bits"
+TAIL = "the warp and the composition compute in float: 8 bits are too few for coordinates, 16-bit operators are missing"
 KEPT = "the recipe keeps these layers (and what follows them without weights) above 8 bits"
 LEFT = "only some layers were asked for"
 UNKNOWN = "there is no {kind} for integers of this width"

@@ -33,6 +33,7 @@ def test_runner_is_found_through_the_table_and_says_how_it_computes(exported: Ex
     runner = open_runner(find_target("tflite").runner, exported)
     assert runner.name == "litert-cpu (fp16 weights, fp32 arithmetic)"
     assert open_litert(replace(exported, precision="fp32")).name == "litert-cpu"
+    assert open_litert(replace(exported, precision="w8a16")).name == "litert-cpu (int16 activations)"
 
 
 def test_results_belong_to_the_caller(exported: Exported, case: Case) -> None:
