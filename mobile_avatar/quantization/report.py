@@ -8,6 +8,9 @@ from pathlib import Path
 from mobile_avatar.avatar import Avatar
 from mobile_avatar.exporters.bundle import golden_outputs
 from mobile_avatar.exporters.registry import Request, find_target
+from mobile_avatar.exporters.targets.tflite import float_model
+from mobile_avatar.exporters.targets.tflite_file import finish as finish_file
+from mobile_avatar.exporters.workshop import workshop
 from mobile_avatar.files import replace_folder
 from mobile_avatar.graphs.deployment import WARPS
 from mobile_avatar.graphs.rewrites import rewrite
@@ -17,16 +20,28 @@ from mobile_avatar.quantization import tflite
 from mobile_avatar.quantization.calibration import Calibration
 from mobile_avatar.quantization.plots import sensitivity_chart, size_chart, worst_frames
 from mobile_avatar.quantization.recipe import MixedRecipe
-from mobile_avatar.quantization.sensitivity import SHARE, Judge, Measured, Progress, best, one_at_a_time, search
+from mobile_avatar.quantization.sensitivity import (
+    GAIN_DB,
+    SHARE,
+    Judge,
+    Measured,
+    Progress,
+    choose,
+    one_at_a_time,
+    quantized,
+    search,
+)
 from mobile_avatar.rendering.tracks import varied_keypoints
 
 CASES = 16
 TARGET = "tflite"
-WHOLE = ("fp32", "fp16")
+WHOLE = ("fp32", "fp16", "w8a16")
 """Precisions that are shown beside w8a8 and the recipe."""
 
 
-def quantize_report(avatar: Avatar, calibration: Calibration, output: Path, progress: Progress) -> dict:
+def quantize_report(
+    avatar: Avatar, calibration: Calibration, output: Path, progress: Progress, gain_db: float = GAIN_DB
+) -> dict:
     """Measure what integers cost and write `report.json`, `recipe.json` and three pictures into `output`.
 
     Everything is measured on .tflite files in LiteRT; the recipe names layers, so it serves the other targets too.
@@ -44,22 +59,22 @@ def quantize_report(avatar: Avatar, calibration: Calibration, output: Path, prog
     with replace_folder(output) as folder, tempfile.TemporaryDirectory() as place:
         request = Request(module, spec, "fp32", "split", Path(place), {}, calibration=calibration.keypoints)
         judge = Judge(avatar, spec, keypoints, golden, Path(place))
-        whole = {name: _exported(replace(request, precision=name), judge) for name in progress(WHOLE, len(WHOLE), "exporting")}
+        whole = {}
+        for name in progress(WHOLE, len(WHOLE), "exporting"):
+            whole[name] = _exported(replace(request, precision=name), judge)
+        with workshop(request.folder, "litert-torch"):
+            calibrated = tflite.calibrate(float_model(request), calibration.keypoints)
 
         def finish(model: bytes) -> bytes:
-            return target_file.finish(model, spec, {})
+            return finish_file(model, spec, {})
 
-        from mobile_avatar.exporters.targets import tflite_file as target_file
-        from mobile_avatar.exporters.targets.tflite import float_model
-
-        calibrated = tflite.calibrate(float_model(request), calibration.keypoints)
         alone = one_at_a_time(judge, calibrated, finish, progress)
-        plain = finish(tflite.quantize(calibrated, "w8a8").model)
+        plain = finish(quantized(calibrated, "w8a8").model)
         steps = search(judge, calibrated, finish, alone, (len(plain), whole["fp16"].size), progress)
         w8a8 = steps[0][1]
-        kept, mixed = best(steps)
+        kept, mixed = choose(steps, gain_db)
         mixed = replace(mixed, name="mixed")
-        facts = tflite.quantize(calibrated, "mixed", keep=kept).facts
+        facts = quantized(calibrated, "mixed", keep=kept).facts
         report = {
             "avatar": avatar.describe(),
             "measured": f"LiteRT on this machine's CPU, {CASES} keypoint vectors, against torch FP32",
@@ -75,7 +90,7 @@ def quantize_report(avatar: Avatar, calibration: Calibration, output: Path, prog
         recipe.pop("keep")
         MixedRecipe(kept, recipe).save(folder / "recipe.json")
         sensitivity_chart(alone, kept, folder / "sensitivity.png")
-        files = (whole["fp16"], w8a8)
+        files = (whole["fp16"], whole["w8a16"], w8a8)
         size_chart(files, [row for _, row in steps], mixed, folder / "size.png")
         worst_frames(golden["image"], (w8a8, mixed), folder / "worst.png")
     return report

@@ -9,6 +9,7 @@ import numpy as np
 from mobile_avatar.avatar import Avatar
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
 from mobile_avatar.quantization import tflite
+from mobile_avatar.quiet import quiet
 from mobile_avatar.rendering.composite import composite
 from mobile_avatar.verification.parity import decibels
 from mobile_avatar.verification.runners import Exported, open_runner
@@ -16,6 +17,8 @@ from mobile_avatar.verification.runners import Exported, open_runner
 RUNNER = "mobile_avatar.verification.litert:open_litert"
 SHARE = 0.3
 """How much of the size between w8a8 and fp16 a recipe may spend."""
+GAIN_DB = 3.0
+"""What a recipe should gain over w8a8."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Measured:
         return {"name": self.name, "bytes": self.size, "worst_db": round(self.worst_db, 2), "psnr_db": psnr}
 
 
+IMAGE = TensorSpec("image", (), "NHWC", (-1.0, 1.0))
+
+Progress = Callable[[Iterable, int, str], Iterable]
+
+
 class Judge:
     """Runs .tflite variants of one avatar and compares them with torch."""
 
@@ -63,9 +71,10 @@ class Judge:
         return Measured(name, len(model), psnr, made["image"])
 
 
-IMAGE = TensorSpec("image", (), "NHWC", (-1.0, 1.0))
-
-Progress = Callable[[Iterable, int, str], Iterable]
+def quantized(calibrated: tflite.Calibrated, precision: str, **choice: object) -> tflite.Quantized:
+    """`quantization.tflite.quantize` without its progress bars."""
+    with quiet():
+        return tflite.quantize(calibrated, precision, **choice)
 
 
 def one_at_a_time(
@@ -75,8 +84,7 @@ def one_at_a_time(
     layers = tflite.layers(calibrated.model)
     found = []
     for layer in progress(layers, len(layers), "one layer at a time"):
-        done = tflite.quantize(calibrated, "w8a8", only=[layer])
-        found.append(judge.measure(layer, finish(done.model)))
+        found.append(judge.measure(layer, finish(quantized(calibrated, "w8a8", only=[layer]).model)))
     return found
 
 
@@ -106,7 +114,7 @@ def search(
     steps = []
     for layer in progress([None, *order], len(order) + 1, "keeping layers"):
         trial = kept if layer is None else (*kept, layer)
-        model = finish(tflite.quantize(calibrated, "mixed", keep=trial).model)
+        model = finish(quantized(calibrated, "mixed", keep=trial).model)
         if layer is not None and len(model) > limit:
             continue
         kept = trial
@@ -114,11 +122,15 @@ def search(
     return steps
 
 
-def best(steps: list[tuple[tuple[str, ...], Measured]], tolerance_db: float = 0.1) -> tuple[tuple[str, ...], Measured]:
-    """The smallest file whose image and whose worst output are within `tolerance_db` of the best that was found."""
+def choose(steps: list[tuple[tuple[str, ...], Measured]], gain_db: float) -> tuple[tuple[str, ...], Measured]:
+    """The first step that gains `gain_db` over w8a8, on the image and on the worst output; else the best there is.
 
-    def score(step: tuple[tuple[str, ...], Measured]) -> float:
-        return min(step[1].psnr_db["image"], step[1].worst_db)
+    A layer that is kept computes in float, so fewer are better wherever 8 bits are the fast ones.
+    """
+    plain = steps[0][1]
 
-    highest = max(map(score, steps))
-    return min((step for step in steps if score(step) >= highest - tolerance_db), key=lambda step: step[1].size)
+    def gained(step: tuple[tuple[str, ...], Measured]) -> float:
+        return min(step[1].psnr_db["image"] - plain.psnr_db["image"], step[1].worst_db - plain.worst_db)
+
+    enough = [step for step in steps if gained(step) >= gain_db]
+    return enough[0] if enough else max(steps, key=gained)

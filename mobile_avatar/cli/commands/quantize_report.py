@@ -10,10 +10,13 @@ from mobile_avatar.cli.common import force_option, json_option, print_json, prin
 @click.command()
 @click.argument("avatar", required=False, type=click.Path(path_type=Path))
 @click.option("--calibration", type=click.Path(path_type=Path), help="Keypoints (.npy) that set the integer ranges.")
+@click.option(
+    "--gain-db", type=click.FloatRange(0), default=3.0, show_default=True, help="What the recipe should gain."
+)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder; default: quantization/AVATAR.")
 @force_option
 @json_option
-def command(avatar, calibration, output, force, as_json):
+def command(avatar, calibration, gain_db, output, force, as_json):
     """Show what 8 bits cost AVATAR (default: the one that ships with the package), and write a mixed recipe."""
     from mobile_avatar.avatar import Avatar
     from mobile_avatar.files import check_output_folder
@@ -24,7 +27,7 @@ def command(avatar, calibration, output, force, as_json):
     source = avatar or shipped("default.avatar")
     output = output or Path("quantization") / source.stem
     check_output_folder(output, force, "report.json")
-    report = quantize_report(Avatar.load(source), load_calibration(calibration), output, progress)
+    report = quantize_report(Avatar.load(source), load_calibration(calibration), output, progress, gain_db)
     if as_json:
         print_json(report)
         return
