@@ -127,8 +127,8 @@ def test_files_are_smaller_and_say_what_they_need(made: dict[str, Made], precisi
     model = ct.utils.load_spec(str(item.exported.files["model"]))
     ios17 = precision != "w8a16"
     assert model.specificationVersion == (8 if ios17 else 7)
-    assert any("iOS 17" in note for note in item.product.notes) == ios17
-    assert any("no 16-bit integers" in note for note in item.product.notes) != ios17
+    (note,) = item.product.notes
+    assert note == "needs iOS 17: 8-bit tensors" if ios17 else "no 16-bit integers" in note
     float32 = ct.proto.FeatureTypes_pb2.ArrayFeatureType.FLOAT32
     interface = [*model.description.input, *model.description.output]
     assert {feature.type.multiArrayType.dataType for feature in interface} == {float32}

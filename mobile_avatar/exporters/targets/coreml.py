@@ -15,7 +15,7 @@ COORDINATE_OPS = {"add", "mul", "sub", "tanh", "transpose"}
 
 
 NOTES = {
-    "w8a8": ("needs iOS 17: 8-bit tensors", "8-bit arithmetic runs on neural engines from A17 Pro and M4 on"),
+    "w8a8": ("needs iOS 17: 8-bit tensors",),
     "w8a16": ("w8a16 on CoreML is int8 weights with float16 tensors: there are no 16-bit integers",),
 }
 NOTES["mixed"] = NOTES["w8a8"]
