@@ -81,6 +81,11 @@ class Plan:
         return check_rewrites(default_rewrites(self.target) if self.rewrites is None else self.rewrites)
 
     @property
+    def halves(self) -> bool:
+        """Whether the graph computes in half precision; a gather warp is for CPUs, which compute in float32."""
+        return self.precision == "fp16" and self.warp != "gather"
+
+    @property
     def integer(self) -> bool:
         """Whether the graph computes with integers, so that it has to be calibrated."""
         return self.precision in INTEGER
@@ -144,7 +149,7 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
         write_golden(folder, keypoints, golden_outputs(avatar, reference, spec, keypoints))
         parameters, macs = _measure_size(avatar, generator, plan.warp)
         _, macs_plain = _measure_size(avatar, plain(avatar.generator), plan.warp)
-        warnings = fp16_warnings(ranges(module, load_calibration().keypoints)) if plan.precision == "fp16" else []
+        warnings = fp16_warnings(ranges(module, load_calibration().keypoints)) if plan.halves else []
         manifest = {
             "format": FORMAT,
             "avatar": avatar.describe(),

@@ -103,9 +103,10 @@ class FrameGenerator(nn.Module):
         for layer in self.mlp:
             h = self.activation(layer(h))
         raw, normed = self.base(h)
-        x = self.blocks[0](raw, normed)
-        for block in self.blocks[1:]:
-            x = block(x)
+        x = raw
+        # Without a slice: torch numbers the modules of one from 0 again, and layers lose their names in exported files.
+        for block in self.blocks:
+            x, normed = block(x, normed), None
         heads = enlarge(self.heads(self.activation(self.norm(x))), self.config.inf_scale)
         return torch.tanh(heads[:, 0:2]), torch.tanh(heads[:, 2:5]), torch.sigmoid(heads[:, 5:6])
 

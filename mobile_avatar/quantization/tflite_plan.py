@@ -1,8 +1,7 @@
 """Which operators of a .tflite graph compute with integers, and why the others do not."""
 
-from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -68,27 +67,7 @@ def read_nodes(content: object) -> list[Node]:
             behind |= set(outputs)
         kind = kind_of(content, op, names)
         nodes.append(Node(kind, inputs, outputs, constants, layer, outside))
-    paths = _renumbered([node.layer for node in nodes])
-    return [replace(node, layer=path) for node, path in zip(nodes, paths, strict=True)]
-
-
-def _renumbered(paths: list[str | None]) -> list[str | None]:
-    """Undo what a loop over `blocks[1:]` does to names: torch numbers the modules of a slice from 0 again.
-
-    Two first convolutions of a block 0 tell it. The blocks are alike and depend on each other, so that the former half
-    of what is called 0 is the first block's; its norm is always the second's, because the first block's lies before it.
-    """
-    if paths.count("blocks.0.conv1") < 2:
-        return paths
-    totals, seen, found = Counter(paths), Counter(), []
-    for path in paths:
-        seen[path] += 1
-        steps = path.split(".") if path else []
-        later = path is not None and (path == "blocks.0.norm" or 2 * seen[path] > totals[path])
-        if steps[:1] == ["blocks"] and (steps[1] != "0" or later):
-            steps[1] = str(int(steps[1]) + 1)
-        found.append(".".join(steps) or None)
-    return found
+    return nodes
 
 
 def layers_of(nodes: list[Node]) -> list[str]:

@@ -75,15 +75,25 @@ _opened: list[object] = []
 """The program and its method; a method does not keep its program alive."""
 
 
-def load(content: bytes, facts: str) -> dict:
-    """Open a .pte file on one thread: `inputs` and `outputs` as (shape, dtype), and what the method `facts` returns."""
+def open_program(content: bytes) -> tuple[object, object]:
+    """A program of ExecuTorch's runtime on one thread, and its method `forward`; keep both.
+
+    It ends the process when the file is damaged inside: only files that are known to be good may be opened in the
+    calling process, which benchmarks do.
+    """
     import executorch.extension.pybindings.portable_lib as library
     from executorch.runtime import Runtime
 
     library._unsafe_reset_threadpool(1)  # the only way there is; by default it takes every core
     program = Runtime.get().load_program(content)
-    method = program.load_method("forward")
-    _opened[:] = [program, method]
+    return program, program.load_method("forward")
+
+
+def load(content: bytes, facts: str) -> dict:
+    """Open a .pte file on one thread: `inputs` and `outputs` as (shape, dtype), and what the method `facts` returns."""
+    import executorch.extension.pybindings.portable_lib as library
+
+    program, method = _opened[:] = open_program(content)
     meta = method.metadata
     return {
         "inputs": [_tensor(meta.input_tensor_meta(i)) for i in range(meta.num_inputs())],

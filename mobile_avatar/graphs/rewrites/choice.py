@@ -33,7 +33,11 @@ CHOICES: dict[str, Choice] = {
         "not measured for speed (no phone): the fewest multiply-accumulates; the Hexagon simulator takes it whole",
     ),
     "coreml": Choice(ALWAYS, "not measured for speed (no Mac): up-sampling + 3x3, which every compute unit has"),
-    "executorch": Choice((*ALWAYS, "transposed"), "not measured yet"),
+    "executorch": Choice(
+        (*ALWAYS, "transposed"),
+        "measured, ExecuTorch on x86: a transposed convolution takes 0.65 of the time of up-sampling + 3x3 in fp32 and "
+        "0.73 in w8a8; phases take as long",
+    ),
 }
 
 

@@ -76,8 +76,9 @@ class FoldedGenerator(nn.Module):
         for layer in self.mlp:
             h = self.activate(layer(h))
         x = self.base(h).view(-1, self.config.inf_max_channels, BASE_SIZE, BASE_SIZE)
-        x = self.blocks[0](x, normed=self.base_norm(x))
-        for block in self.blocks[1:]:
-            x = block(x)
+        normed = self.base_norm(x)
+        # Without a slice: torch numbers the modules of one from 0 again, and layers lose their names in exported files.
+        for block in self.blocks:
+            x, normed = block(x, normed), None
         heads = enlarge(self.heads(self.activate(self.norm(x))), self.config.inf_scale)
         return torch.tanh(heads[:, 0:2]), torch.tanh(heads[:, 2:5]), torch.sigmoid(heads[:, 5:6])
