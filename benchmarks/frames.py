@@ -21,6 +21,7 @@ from mobile_avatar.models.bilayer.fold import fold
 from mobile_avatar.models.bilayer.folded import FoldedGenerator
 from mobile_avatar.models.bilayer.model import BilayerModel, Person
 from mobile_avatar.quantization.calibration import load_calibration
+from mobile_avatar.verification.executorch_process import open_program
 from mobile_avatar.verification.runners import Exported, open_runner
 
 WARP = "split"
@@ -107,5 +108,11 @@ def frame_of(variant: Variant) -> Iterator[Frame]:
         except ImportError as error:
             raise MissingTool(f"{variant.target} is not installed ({error.name})") from error
         files = {role: folder / path for role, path in product.files.items()}
+        if variant.target == "executorch":
+            # Its runner is a child process; what is timed here must not contain the way there and back.
+            program, method = open_program(files["model"].read_bytes())
+            inputs = [torch.from_numpy(np.ascontiguousarray(frame))]
+            yield lambda: (program, method.execute(inputs))
+            return
         runner = open_runner(target.runner, Exported(folder, files, spec, variant.precision, WARP))
         yield lambda: runner.run(np.ascontiguousarray(frame))
