@@ -5,8 +5,10 @@ reads and writes 16-bit tensors): the way from the last residual sum to the outp
 pixels, the layers on the keypoints, which cost nothing, and the layers that `mixed` keeps.
 """
 
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -47,7 +49,6 @@ def quantize_model(
     precision: str,
     keep: Iterable[str] = (),
     quantize_io: bool = False,
-    scratch: str = "quantized.onnx",
 ) -> Quantized:
     """Calibrate a float32 model with ONNX Runtime's quantiser and insert Quantize/Dequantize pairs.
 
@@ -58,7 +59,6 @@ def quantize_model(
         precision: `w8a8`, `w8a16` or `mixed`.
         keep: `mixed`: layers, as paths inside the generator, that get 16-bit activations.
         quantize_io: inputs and outputs are integers, without a Quantize in front or a Dequantize behind.
-        scratch: where ONNX Runtime may write the model; it makes its temporary folder where `tempfile` says.
     """
     load_onnxruntime()
     import onnx
@@ -90,8 +90,10 @@ def quantize_model(
         init_overrides=overrides,
         add_qtype_converts=False,
     )
-    quantize(source, scratch, config)
-    result = onnx.load(scratch)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "quantized.onnx")
+        quantize(source, path, config)
+        result = onnx.load(path)
     integers = _expose_integers(result.graph, spec) if quantize_io else {}
     del result.metadata_props[:]
     result.metadata_props.extend(model.metadata_props)

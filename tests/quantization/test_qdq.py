@@ -26,13 +26,10 @@ def plain(case) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def quantise(case, plain, tmp_path_factory):
+def quantise(case, plain):
     """Returns a function that quantises the plain graph."""
     logging.disable(logging.WARNING)  # ONNX Runtime's quantiser talks
-    scratch = tmp_path_factory.mktemp("qdq") / "scratch.onnx"
-    yield lambda precision, **options: quantize_model(
-        plain, case.spec, CALIBRATION, precision, scratch=str(scratch), **options
-    )
+    yield lambda precision, **options: quantize_model(plain, case.spec, CALIBRATION, precision, **options)
     logging.disable(logging.NOTSET)
 
 

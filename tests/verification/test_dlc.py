@@ -59,7 +59,7 @@ def made(tmp_path_factory) -> dict[str, tuple[Path, onnx.ModelProto]]:
     models = {"fp32": float_model, "fp16": to_fp16(float_model)}
     vectors = np.random.default_rng(0).uniform(-1, 1, (8, 6)).astype(np.float32)
     with workshop(folder, "quantiser"):
-        models["w8a8"] = quantize_model(float_model, SPEC, vectors, "w8a8", scratch=str(folder / "scratch")).model
+        models["w8a8"] = quantize_model(float_model, SPEC, vectors, "w8a8").model
     models["nchw"] = to_onnx(Net(False).eval(), spec_of(False))
     with Worker() as worker:
         for name, model in models.items():
