@@ -1,22 +1,27 @@
 """The .pte file itself: numbers, names, delegation, integers; and what its runtime does with damaged files."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mobile_avatar.avatar import Avatar
+from mobile_avatar.cli.common import shipped
 from mobile_avatar.errors import BadInput, CheckFailed, MissingTool
-from mobile_avatar.exporters.bundle import Plan
+from mobile_avatar.exporters.bundle import Plan, export_bundle
 from mobile_avatar.exporters.registry import find_target
 from mobile_avatar.graphs.rewrites.choice import default_rewrites
+from mobile_avatar.quantization.recipe import MixedRecipe
 from mobile_avatar.verification.executorch import open_executorch
 from mobile_avatar.verification.executorch_process import Worker
 from mobile_avatar.verification.parity import THRESHOLDS
-from mobile_avatar.verification.runners import Exported
-from tests.deployment_cases import FACTS, SMALL, Case, Made, export_apart, make_case
+from mobile_avatar.verification.runners import Exported, Runner
+from tests.deployment_cases import FACTS, SMALL, Made, export_apart, make_case
 
 pytest.importorskip("executorch", reason="ExecuTorch is not installed")
 
@@ -24,87 +29,59 @@ TARGET = find_target("executorch")
 PROGRAM = 120_000
 """Bytes of a file without its weights, at most: much beside so small a network."""
 KEPT = ("blocks.1.conv2", "blocks.2.conv1")
-
-
-def export_small(warp: str, precision: str, folder: Path, keep: tuple[str, ...] = ()) -> Made:
-    case = make_case(warp, TARGET.layout, SMALL, rewrites=default_rewrites("executorch"))
-    request = case.request(precision, folder)
-    if precision in ("w8a8", "mixed"):
-        # As unlike faces as the vectors that the case is judged on, but other ones.
-        vectors = np.random.default_rng(99).uniform(-1, 1, (32, 136)).astype(np.float32)
-        request = replace(request, calibration=vectors, keep=keep)
-    product = TARGET.convert(request)
-    files = {role: folder / path for role, path in product.files.items()}
-    return Made(case, Exported(folder, files, case.spec, precision, warp), product)
+# Integers of random graphs have a guard against regressions below the gate: a random network spreads every rounding
+# error over all that follows. The gate itself is for trained avatars, and the shipped one passes it below.
+LOWEST = THRESHOLDS | {"w8a8": 26.0, "mixed": 26.0}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    """fp32: the shipped size, exported by a process that may print nothing and leave nothing behind. Others: small."""
-    apart = export_apart("executorch", [("split", "fp32")], tmp_path_factory.mktemp("executorch"))
-    small = {name: export_small("split", name, tmp_path_factory.mktemp(name)) for name in ("fp16", "w8a8")}
-    return {"fp32": apart["split", "fp32"]} | small
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
+    """Returns a function that exports a small graph; every variant is made once."""
+
+    @cache
+    def make(precision: str, warp: str = "split") -> Made:
+        folder = tmp_path_factory.mktemp(precision)
+        case = make_case(warp, TARGET.layout, SMALL, rewrites=default_rewrites("executorch"))
+        request = case.request(precision, folder)
+        if precision in ("w8a8", "mixed"):
+            # As unlike faces as the vectors that the case is judged on, but other ones.
+            vectors = np.random.default_rng(99).uniform(-1, 1, (32, 136)).astype(np.float32)
+            request = replace(request, calibration=vectors, keep=KEPT if precision == "mixed" else ())
+        product = TARGET.convert(request)
+        assert [path.name for path in folder.iterdir()] == [product.files["model"]]
+        files = {role: folder / path for role, path in product.files.items()}
+        return Made(case, Exported(folder, files, case.spec, precision, warp), product)
+
+    return make
 
 
-@pytest.fixture
-def integer(made: dict[str, Made]) -> Made:
-    return made["w8a8"]
+@pytest.fixture(scope="module")
+def integer(export: Callable[..., Made]) -> Made:
+    return export("w8a8")
 
 
-def check_numbers(case: Case, exported: Exported) -> None:
-    psnr = case.psnr(open_executorch(exported).run)
-    assert min(psnr.values()) >= THRESHOLDS[exported.precision], psnr
-
-
-@pytest.mark.parametrize(("precision", "runner"), [("fp32", ""), ("fp16", " (fp16)")])
-def test_file_computes_what_torch_computes(made: dict, precision: str, runner: str) -> None:
-    item = made[precision]
-    opened = open_executorch(item.exported)
-    assert opened.name == f"executorch-xnnpack-cpu{runner}"
-    psnr = item.case.psnr(opened.run)
-    assert min(psnr.values()) >= THRESHOLDS[precision], psnr
-    if precision == "fp16":
-        assert max(psnr.values()) < 110, "half precision cannot be this close: something computed in float32"
-    assert [(check.passed, check.detail) for check in opened.checks] == [(True, "uv, lf, mask")]
+def check_numbers(item: Made) -> Runner:
+    runner = open_executorch(item.exported)
+    psnr = item.case.psnr(runner.run)
+    assert min(psnr.values()) >= LOWEST[item.exported.precision], psnr
+    if item.exported.precision != "fp32":
+        assert max(psnr.values()) < 110, "half precision and integers leave a trace"
+    return runner
 
 
 def bytes_of(layers: list[torch.nn.Module]) -> int:
     return 4 * sum(parameter.numel() for layer in layers for parameter in layer.parameters())
 
 
-def test_fp16_halves_linear_weights_and_says_that_convolutions_are_not(made: dict) -> None:
-    generator = made["fp16"].case.module.generator
-    linear = bytes_of([generator.mlp, generator.base])
-    convolutions = bytes_of([generator]) - linear
-    size = made["fp16"].model.stat().st_size
-    assert convolutions + 0.5 * linear < size < convolutions + 0.5 * linear + PROGRAM
-    assert "convolution weights of half-precision graphs as float32" in made["fp16"].product.notes[-1]
+def stored(layer: torch.nn.Conv2d) -> bytes:
+    """Float weights as XNNPACK's part of the file holds them."""
+    return layer.weight.detach().permute(0, 2, 3, 1).contiguous().numpy().tobytes()
 
 
-def test_product_names_file_and_tools_and_says_what_xnnpack_leaves(made: dict) -> None:
-    product = made["fp32"].product
-    assert product.files == {"model": "render.pte"}
-    assert set(product.tools) == {"executorch"}
-    assert [path.name for path in made["fp32"].exported.folder.iterdir()] == ["render.pte"]
-    (note,) = product.notes
-    assert "portable kernels run 5 of" in note
-    assert note.endswith("not XNNPACK: 5 upsample_nearest2d"), "one skip per block"
-
-
-def test_facts_and_interface_are_inside_the_file(made: dict) -> None:
-    item = made["fp16"]
-    worker = Worker()
-    found = worker.ask("load", item.model.read_bytes(), "mobile_avatar")
-    worker.close()
-    facts = json.loads(found["facts"])
-    assert {key: facts[key] for key in FACTS} == FACTS
-    assert facts["outputs"] == [tensor.to_dict() for tensor in item.case.spec.outputs]
-    assert found["outputs"] == [(tensor.shape, "float32") for tensor in item.case.spec.outputs]
-    assert found["threads"] == 1
-
-
-def test_int8_passes_its_gate_and_accounts_for_every_float_operator(integer: Made) -> None:
-    check_numbers(integer.case, integer.exported)
+def test_int8_agrees_with_torch_and_accounts_for_every_float_operator(integer: Made) -> None:
+    runner = check_numbers(integer)
+    assert runner.name == "executorch-xnnpack-cpu (int8, float islands)"
+    assert [(check.passed, check.detail) for check in runner.checks] == [(True, "uv, lf, mask")]
     account = integer.product.quantization
     floats = account["float_operators"]
     assert set(floats) == {"upsample_nearest2d", "leaky_relu", "convolution", "slice_copy", "tanh", "sigmoid", "add"}
@@ -114,18 +91,24 @@ def test_int8_passes_its_gate_and_accounts_for_every_float_operator(integer: Mad
     listed = sum(int(word) for reason in account["float_reasons"] for word in reason.split() if word.isdigit())
     assert listed == sum(floats.values())
     assert any("8-bit coordinates" in reason for reason in account["float_reasons"])
-    assert account["not_in_xnnpack"] == {"upsample_nearest2d": 4}
-    assert "torchao" in integer.product.tools
+    assert account["not_in_xnnpack"] == {"upsample_nearest2d": 4}, "one skip per block"
+    (note,) = integer.product.notes
+    assert "portable kernels run 4 of" in note
+    assert set(integer.product.tools) == {"executorch", "torchao"}
 
 
 def test_int8_weights_take_a_quarter(integer: Made) -> None:
     assert integer.model.stat().st_size < 0.3 * bytes_of([integer.case.module.generator]) + PROGRAM
 
 
-@pytest.mark.slow
-def test_mixed_keeps_the_layers_of_the_recipe(integer: Made, tmp_path: Path) -> None:
-    mixed = export_small("split", "mixed", tmp_path, KEPT)
-    check_numbers(mixed.case, mixed.exported)
+def test_mixed_has_the_float_weights_of_kept_layers_and_of_no_others(export: Callable[..., Made]) -> None:
+    mixed, integer = export("mixed"), export("w8a8")
+    generator, content = mixed.case.module.generator, mixed.model.read_bytes()
+    kept = [stored(generator.get_submodule(path)) for path in KEPT]
+    assert all(weights in content for weights in kept)
+    assert not any(weights in integer.model.read_bytes() for weights in kept)
+    assert stored(generator.heads) in content, "these are float in every precision"
+    assert not any(stored(block.conv1) in content for block in (generator.blocks[1], generator.blocks[3]))
     account = mixed.product.quantization
     assert account["float_operators"]["convolution"] == 1 + len(KEPT)
     assert f"{len(KEPT)} convolution: kept by the recipe" in account["float_reasons"]
@@ -133,47 +116,31 @@ def test_mixed_keeps_the_layers_of_the_recipe(integer: Made, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "precision",
-    ["fp32", "fp16", pytest.param("w8a8", marks=pytest.mark.xfail(reason="29.99 dB with random weights, gate 30 dB"))],
-)
-def test_gather(precision: str, tmp_path: Path) -> None:
-    made = export_small("gather", precision, tmp_path)
-    check_numbers(made.case, made.exported)
-    assert "embedding" in made.product.notes[0]
+def test_one_corrupted_weight_fails_the_parity_gate(integer: Made, tmp_path: Path) -> None:
+    content = bytearray(integer.model.read_bytes())
+    heads = integer.case.module.generator.heads
+    start = content.find(stored(heads))
+    assert start > 0
+    first = np.frombuffer(stored(heads), np.float32)[: 2 * heads.weight[0].numel()]
+    content[start + 4 * int(np.argmax(np.abs(first))) + 3] ^= 0x40  # the top bit of its exponent
+    broken = tmp_path / "render.pte"
+    broken.write_bytes(content)
+    exported = replace(integer.exported, files={"model": broken})
+    assert min(integer.case.psnr(open_executorch(exported).run).values()) < LOWEST["w8a8"]
 
 
-def test_damaged_files_are_one_sentence(integer: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["crash", pytest.param("cut", marks=pytest.mark.slow)])
+def test_damaged_file_is_one_sentence(integer: Made, damage: str, tmp_path: Path) -> None:
     content = integer.model.read_bytes()
     inside = content.index(b"XH00")  # the header of XNNPACK's own part: without it the runtime ends its process
-    damages = {
+    damaged = {
         "cut": content[: len(content) // 2],
         "crash": content[: inside + 8] + bytes(64) + content[inside + 72 :],
     }
-    for name, damaged in damages.items():
-        path = tmp_path / f"{name}.pte"
-        path.write_bytes(damaged)
-        with pytest.raises(CheckFailed, match=rf"{name}\.pte is damaged, ExecuTorch does not run it \(.*export the"):
-            open_executorch(replace(integer.exported, files={"model": path}))
-
-
-def test_a_file_with_another_interface_is_refused(integer: Made) -> None:
-    other = make_case("gather", TARGET.layout, SMALL)
-    with pytest.raises(CheckFailed, match="other inputs or outputs"):
-        open_executorch(replace(integer.exported, spec=other.spec))
-
-
-def test_one_corrupted_weight_fails_the_parity_gate(made: dict, tmp_path: Path) -> None:
-    item = made["fp32"]
-    content = bytearray(item.model.read_bytes())
-    weights = item.case.module.generator.heads.weight.detach().permute(0, 2, 3, 1).contiguous().numpy()
-    start = content.find(weights.tobytes())
-    assert start > 0
-    content[start + 4 * int(np.argmax(np.abs(weights[:2]))) + 3] ^= 0x40  # the top bit of its exponent
-    broken = tmp_path / "render.pte"
-    broken.write_bytes(content)
-    exported = replace(item.exported, files={"model": broken})
-    assert min(item.case.psnr(open_executorch(exported).run).values()) < THRESHOLDS["fp32"]
+    path = tmp_path / "bad.pte"
+    path.write_bytes(damaged[damage])
+    with pytest.raises(CheckFailed, match=r"bad\.pte is damaged, ExecuTorch does not run it \(.*export the"):
+        open_executorch(replace(integer.exported, files={"model": path}))
 
 
 def test_16_bit_activations_are_refused_in_one_sentence() -> None:
@@ -189,3 +156,70 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
         TARGET.convert(case.request("fp32", tmp_path))
     with pytest.raises(MissingTool, match=r"mobile-avatar\[executorch\]"):
         open_executorch(Exported(tmp_path, {"model": tmp_path / "render.pte"}, case.spec, "fp32", "split"))
+
+
+@pytest.mark.slow
+def test_a_process_that_exports_prints_nothing_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    item = export_apart("executorch", [("split", "fp32")], tmp_path)["split", "fp32"]
+    assert item.product.files == {"model": "render.pte"}
+    assert set(item.product.tools) == {"executorch"}
+    assert [path.name for path in item.exported.folder.iterdir()] == ["render.pte"]
+    (note,) = item.product.notes
+    assert "portable kernels run 5 of" in note
+    assert note.endswith("not XNNPACK: 5 upsample_nearest2d"), "one skip per block"
+    assert check_numbers(item).name == "executorch-xnnpack-cpu"
+
+
+@pytest.mark.slow
+def test_fp16_halves_linear_weights_and_says_that_convolutions_are_not(export: Callable[..., Made]) -> None:
+    item = export("fp16")
+    assert check_numbers(item).name == "executorch-xnnpack-cpu (fp16)"
+    generator = item.case.module.generator
+    linear = bytes_of([generator.mlp, generator.base])
+    convolutions = bytes_of([generator]) - linear
+    size = item.model.stat().st_size
+    assert convolutions + 0.5 * linear < size < convolutions + 0.5 * linear + PROGRAM
+    assert "convolution weights of half-precision graphs as float32" in item.product.notes[-1]
+
+
+@pytest.mark.slow
+def test_facts_and_interface_are_inside_the_file(integer: Made) -> None:
+    worker = Worker()
+    found = worker.ask("load", integer.model.read_bytes(), "mobile_avatar")
+    worker.close()
+    facts = json.loads(found["facts"])
+    assert {key: facts[key] for key in FACTS} == FACTS
+    assert facts["outputs"] == [tensor.to_dict() for tensor in integer.case.spec.outputs]
+    assert found["outputs"] == [(tensor.shape, "float32") for tensor in integer.case.spec.outputs]
+    assert found["threads"] == 1
+
+
+@pytest.mark.slow
+def test_a_file_with_another_interface_is_refused(integer: Made) -> None:
+    other = make_case("gather", TARGET.layout, SMALL)
+    with pytest.raises(CheckFailed, match="other inputs or outputs"):
+        open_executorch(replace(integer.exported, spec=other.spec))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("precision", "warp"), [("mixed", "split"), ("fp32", "gather"), ("fp16", "gather"), ("w8a8", "gather")]
+)
+def test_other_variants_agree_with_torch(export: Callable[..., Made], precision: str, warp: str) -> None:
+    item = export(precision, warp)
+    check_numbers(item)
+    assert ("embedding" in item.product.notes[0]) == (warp == "gather")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "warp"), [("w8a8", "split"), ("w8a8", "gather"), ("mixed", "split")])
+def test_the_shipped_avatar_passes_its_gates(precision: str, warp: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.json" if precision == "mixed" else None
+    if recipe:
+        MixedRecipe(KEPT).save(recipe)
+    plan = Plan("executorch", precision, warp, "android-executorch", recipe=recipe)
+    manifest = export_bundle(Avatar.load(shipped("default.avatar")), plan, tmp_path / "bundle", say=lambda line: None)
+    rows = {row["output"]: row for row in manifest["parity"]}
+    print({name: row["psnr_db"] for name, row in rows.items()})
+    assert set(rows) == ({"uv", "lf", "mask", "image"} if warp == "split" else {"image"})
+    assert all(row["passed"] and row["threshold_db"] == THRESHOLDS[precision] for row in rows.values()), rows
