@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mobile_avatar.quantization.recipe import MixedRecipe
 from tests.cli.runner import run
 from tests.models.bilayer.official import random_model, write_runs
 
@@ -28,7 +29,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
-    """A folder with what the pages assume a reader has: a photo, a film of a face, keypoints, official runs."""
+    """A folder with what the pages assume a reader has: a photo, a film of a face, keypoints, a recipe, official runs."""
     import av
     from PIL import Image
 
@@ -44,11 +45,13 @@ def desk(tmp_path_factory) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(photo, format="rgb24")))
         container.mux(stream.encode())
     write_runs(folder, random_model())
+    (folder / "quantization" / "me").mkdir(parents=True)
+    MixedRecipe(("heads",)).save(folder / "quantization" / "me" / "recipe.json")
     return folder
 
 
 def test_every_command_of_the_docs_runs(desk, capfd, monkeypatch):
-    """In the order of the pages, each command once; commands that train only have their options checked."""
+    """In the order of the pages, each command once; commands that take minutes only have their options checked."""
     monkeypatch.chdir(desk)
     create = [line for line in commands(ROOT / "docs" / "create.md") if line[0] == "create"]
     lines = create + [line for page in PAGES for line in commands(page)]
@@ -58,8 +61,8 @@ def test_every_command_of_the_docs_runs(desk, capfd, monkeypatch):
         if key in seen:
             continue
         seen.add(key)
-        if line[0] in ("train", "personalize"):
-            command = importlib.import_module(f"mobile_avatar.cli.commands.{line[0]}").command
+        if line[0] in ("train", "personalize", "quantize-report"):
+            command = importlib.import_module(f"mobile_avatar.cli.commands.{line[0].replace('-', '_')}").command
             numbers = ["2" if word.isupper() else word for word in line[1:]]
             assert command.make_context(line[0], numbers)
             continue
