@@ -13,16 +13,15 @@ import torch
 
 from mobile_avatar.avatar import Avatar
 from mobile_avatar.cli.common import shipped
-from mobile_avatar.exporters.registry import Product, Request, find_target
+from mobile_avatar.exporters.bundle import Plan, export_bundle
+from mobile_avatar.exporters.registry import Product, find_target
 from mobile_avatar.graphs.deployment import WARPS
 from mobile_avatar.graphs.rewrites import ALWAYS, rewrite
-from mobile_avatar.graphs.spec import graph_spec
-from mobile_avatar.quantization.calibration import load_calibration
 from mobile_avatar.quantization.coreml import affine, calibrate
-from mobile_avatar.rendering.tracks import varied_keypoints
+from mobile_avatar.quantization.recipe import MixedRecipe
 from mobile_avatar.verification.coreml import open_coreml
 from mobile_avatar.verification.coreml_package import Operation, Program, read_package
-from mobile_avatar.verification.parity import THRESHOLDS, decibels
+from mobile_avatar.verification.parity import THRESHOLDS
 from mobile_avatar.verification.runners import Exported
 from tests.deployment_cases import FACTS, SMALL, Case, make_case
 
@@ -178,6 +177,7 @@ def test_no_float_operator_is_without_a_reason(made: dict[str, Made], precision:
         assert set(integers) == {"conv", "linear", "add"}
 
 
+@pytest.mark.slow
 def test_layer_that_the_converter_merged_is_noted(case: Case, tmp_path: Path) -> None:
     with torch.no_grad():
         norm = case.module.generator.blocks[1].norm
@@ -230,6 +230,7 @@ def test_scale_covers_the_range_and_zero(edges: tuple[float, float]) -> None:
     assert low <= 0 <= high
 
 
+@pytest.mark.slow
 def test_native_warp_keeps_its_grid_in_float32(tmp_path: Path) -> None:
     item = export(make_case("native", "NCHW", SMALL), "w8a8", tmp_path / "native")
     runner = open_coreml(item.exported)
@@ -243,17 +244,13 @@ def test_native_warp_keeps_its_grid_in_float32(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_shipped_avatar(precision: str, tmp_path: Path) -> None:
-    avatar = Avatar.load(shipped("default.avatar"))
-    spec = graph_spec("split", avatar.size, "NCHW")
-    module = WARPS["split"](avatar.generator, avatar.texture, "NCHW").eval()
-    request = Request(module, spec, precision, "split", tmp_path, FACTS, calibration=load_calibration().keypoints)
-    request = replace(request, keep=("heads",) if precision == "mixed" else ())
-    find_target("coreml").convert(request)
-    runner = open_coreml(Exported(tmp_path, {"model": tmp_path / "render.mlpackage"}, spec, precision, "split"))
-    for row in varied_keypoints(8, seed=0, neutral=avatar.source_keypoints.numpy())[:, None]:
-        got = runner.run(row)
-        with torch.no_grad():
-            expected = module(torch.from_numpy(row))
-        for tensor, value in zip(spec.outputs, expected, strict=True):
-            assert decibels(tensor.peak, got[tensor.name] - value.numpy()) >= THRESHOLDS[precision]
+def test_the_shipped_avatar_passes_its_gates_with_its_own_warp(precision: str, tmp_path: Path) -> None:
+    """The split warp is judged in tests/cli/test_precisions.py."""
+    recipe = tmp_path / "recipe.json" if precision == "mixed" else None
+    if recipe:
+        MixedRecipe(KEEP).save(recipe)
+    plan = Plan("coreml", precision, "native", "iphone", recipe=recipe)
+    manifest = export_bundle(Avatar.load(shipped("default.avatar")), plan, tmp_path / "bundle", say=lambda line: None)
+    print(manifest["parity"])
+    assert [(row["output"], row["passed"]) for row in manifest["parity"]] == [("image", True)], manifest["parity"]
+    assert {row["passed"] for row in manifest["checks"]} == {True}, manifest["checks"]

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from mobile_avatar.avatar import Avatar
+from mobile_avatar.cli.common import shipped
 from mobile_avatar.exporters.bundle import Plan, export_bundle
 from mobile_avatar.exporters.registry import Product, find_target
 from mobile_avatar.verification.dlc import check_dlc, read_dlc
@@ -141,9 +142,10 @@ def test_nothing_but_the_files_of_the_product_is_left(w8a8):
 @pytest.mark.parametrize("warp", ["split", "native"])
 @pytest.mark.parametrize("precision", ["w8a8", "w8a16"])
 def test_the_shipped_avatar_passes_its_gates(precision, warp, tmp_path):
-    avatar = Avatar.load(Path("mobile_avatar/assets/default.avatar"))
+    avatar = Avatar.load(shipped("default.avatar"))
     plan = Plan("snpe", precision, warp, "snapdragon-8-elite")
     manifest = export_bundle(avatar, plan, tmp_path / "bundle", say=lambda line: None)
+    print(manifest["parity"])
     assert {row["passed"] for row in manifest["parity"]} == {True}, manifest["parity"]
     assert {row["passed"] for row in manifest["checks"]} == {True}, manifest["checks"]
     size = next(f["bytes"] for f in manifest["files"] if f["path"] == "render.dlc")
