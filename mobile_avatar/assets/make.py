@@ -1,6 +1,7 @@
-"""Make the shipped files from a finished training run: python -m mobile_avatar.assets.make RUN/weights.safetensors
+"""Make the shipped files from finished training runs: python -m mobile_avatar.assets.make NAME RUN/weights.safetensors
 
-Writes the weights in FP16 and the avatar of one synthetic person whom training never saw.
+`compact`: the weights in FP16, and the avatar of one synthetic person whom training never saw. `mobile`: what a student
+of `compact` has that its teacher has not.
 """
 
 import sys
@@ -19,7 +20,13 @@ PERSON = 226  # looks straight ahead, almost smiling
 REFINE_STEPS = 200
 
 
-def make(weights: Path) -> None:
+def make_mobile(weights: Path) -> None:
+    """Write mobile.safetensors beside the weights it was distilled from."""
+    model, facts = load_weights(weights)
+    save_weights(model, HERE / "mobile.safetensors", facts, half=True, base=HERE / "compact.safetensors")
+
+
+def make_compact(weights: Path) -> None:
     """Write compact.safetensors, default.avatar and its contact sheet beside this file."""
     model, facts = load_weights(weights)
     shipped = HERE / "compact.safetensors"
@@ -38,4 +45,4 @@ def make(weights: Path) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    {"compact": make_compact, "mobile": make_mobile}[sys.argv[1]](Path(sys.argv[2]))

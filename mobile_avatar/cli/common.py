@@ -21,6 +21,21 @@ def shipped(name: str) -> Path:
     return Path(str(importlib.resources.files("mobile_avatar.assets") / name))
 
 
+WEIGHTS = ("compact", "mobile")
+"""Names of the weights that come with the package, the default first."""
+weights_option = click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="A file, or `compact` (default) or `mobile`, which come with the package.",
+)
+
+
+def find_weights(weights: Path | None) -> Path:
+    """The file that --weights means."""
+    name = WEIGHTS[0] if weights is None else str(weights)
+    return shipped(f"{name}.safetensors") if name in WEIGHTS and not Path(name).exists() else Path(name)
+
+
 def say(line: str) -> None:
     """One plain line of progress, on stderr so that stdout holds results only."""
     click.echo(line, err=True)

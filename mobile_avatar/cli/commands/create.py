@@ -5,13 +5,14 @@ from pathlib import Path
 import click
 
 from mobile_avatar.cli.common import (
+    find_weights,
     force_option,
     json_option,
     print_json,
     print_table,
     say,
-    shipped,
     tracker_option,
+    weights_option,
 )
 
 
@@ -20,7 +21,7 @@ from mobile_avatar.cli.common import (
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="Avatar file; default: PHOTO's name with .avatar."
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="Model weights; default: those of the package.")
+@weights_option
 @click.option(
     "--update-steps", default=4, show_default=True, type=click.IntRange(0, 16), help="Learned texture updates."
 )
@@ -43,7 +44,7 @@ def command(photo, output, weights, update_steps, refine, tracker_models, force,
     from mobile_avatar.models.bilayer.weights import load_weights
     from mobile_avatar.progress import progress
 
-    weights = weights or shipped("compact.safetensors")
+    weights = find_weights(weights)
     model, facts = load_weights(weights)
     source, faces = source_from_photo(photo, model.config.image_size, lambda: find_models(tracker_models))
     if faces > 1:

@@ -6,18 +6,19 @@ from pathlib import Path
 import click
 
 from mobile_avatar.cli.common import (
+    find_weights,
     force_option,
     json_option,
     print_json,
     print_table,
     say,
-    shipped,
     tracker_option,
+    weights_option,
 )
 
 
 @click.command()
-@click.option("--weights", type=click.Path(path_type=Path), help="Model weights; default: those of the package.")
+@weights_option
 @click.option("--data", default="synthetic", show_default=True, help="`synthetic`, or the folder of a dataset.")
 @click.option("--split", type=click.Choice(["test", "train"]), default="test", show_default=True)
 @click.option("--identities", default=50, show_default=True, type=click.IntRange(1), help="People, at most.")
@@ -70,7 +71,7 @@ def command(
     from mobile_avatar.training.evaluation_report import markdown, result, table, write_grid
     from mobile_avatar.training.people import Selection, dataset_people, synthetic_people
 
-    weights = weights or shipped("compact.safetensors")
+    weights = find_weights(weights)
     device = start_processes(device)
     model, facts = load_weights(weights)
     model.to(device)

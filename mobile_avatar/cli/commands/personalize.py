@@ -6,13 +6,14 @@ from pathlib import Path
 import click
 
 from mobile_avatar.cli.common import (
+    find_weights,
     force_option,
     json_option,
     print_json,
     print_table,
     say,
-    shipped,
     tracker_option,
+    weights_option,
 )
 
 COLUMNS = ("psnr_masked", "psnr_shown", "psnr_raw", "ssim_masked", "ssim_raw", "nme_percent", "psnr_masked_unseen")
@@ -23,7 +24,7 @@ COLUMNS = ("psnr_masked", "psnr_shown", "psnr_raw", "ssim_masked", "ssim_raw", "
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="Avatar file; default: VIDEO's name with .avatar."
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="Model weights; default: those of the package.")
+@weights_option
 @click.option("--steps", default=1200, show_default=True, type=click.IntRange(1), help="Steps of fine-tuning at most.")
 @click.option(
     "--minutes",
@@ -75,7 +76,7 @@ def command(video, output, weights, steps, minutes, holdout, seed, device, resum
     check_device(device)
     check_work(work, resume, force)
     Video(video)  # a file that is no video is refused before the tracker may have to be fetched
-    weights = weights or shipped("compact.safetensors")
+    weights = find_weights(weights)
     model, facts = load_weights(weights)
     models = find_models(tracker_models)
     clip = prepare_clip(video, models, model.config.image_size, show_progress=True)

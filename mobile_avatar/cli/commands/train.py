@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mobile_avatar.cli.common import json_option, print_json, print_table, say
+from mobile_avatar.cli.common import find_weights, json_option, print_json, print_table, say
 from mobile_avatar.models.bilayer.config import PRESETS
 
 FILE = click.Path(path_type=Path)
@@ -20,7 +20,9 @@ FILE = click.Path(path_type=Path)
 # torchrun takes --run for its own --run-path, so there is a second name.
 @click.option("--run", "--run-dir", "run_dir", required=True, type=FILE, help="Run folder.")
 @click.option(
-    "--weights", type=FILE, help="Start from these; `updater`, `joint` and `distill` (the teacher) need them."
+    "--weights",
+    type=FILE,
+    help="Start from these (a file, `compact` or `mobile`); `updater`, `joint` and `distill` (the teacher) need them.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint, with its options.")
 @click.option("--dry-run", is_flag=True, help="Show the resolved options and what they amount to, and stop.")
@@ -69,6 +71,8 @@ def command(stage, run_dir, resume, dry_run, as_json, **overrides):
     if overrides["weights"] and any(overrides[name] is not None for name in shape):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in shape)
         raise click.UsageError(f"--weights decides the shape of the model; leave {names} out")
+    if overrides["weights"]:
+        overrides["weights"] = find_weights(overrides["weights"])
     overrides = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
     options = read_options(run_dir, resume, overrides | {"stage": stage})
     if stage != "bilayer" and options.weights is None:

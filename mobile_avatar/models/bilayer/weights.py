@@ -8,26 +8,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mobile_avatar.errors import BadInput
-from mobile_avatar.files import replace_file
+from mobile_avatar.files import inside, replace_file, sha256
 from mobile_avatar.models.bilayer.config import BilayerConfig
 from mobile_avatar.models.bilayer.model import BilayerModel
 
 FORMAT = "mobile-avatar-weights"
 VERSION = 1
+OWN = ("format", "version", "config", "base", "base_sha256")
+"""Metadata that is not about the weights' origin."""
 
 
-def save_weights(model: BilayerModel, path: Path, facts: dict[str, str], half: bool = False) -> None:
+def save_weights(
+    model: BilayerModel, path: Path, facts: dict[str, str], half: bool = False, base: Path | None = None
+) -> None:
     """Write `model` (spectral norm resolved) atomically.
 
     Args:
         facts: `license`, `trained_on` and the like; stored as metadata.
         half: store floats as FP16, for weights that ship; they are used as FP32.
+        base: weights in the same folder; what is equal there (a student's embedder and its teacher's) is not stored.
     """
     state = {}
     for key, value in model.state_dict().items():
         # Variances are kept in full: FP16 would flush the small ones to zero.
         narrow = half and value.is_floating_point() and "running_" not in key
         state[key] = value.detach().cpu().to(torch.float16 if narrow else value.dtype).contiguous()
+    if base is not None:
+        _, known = _read(base)
+        state = {key: value for key, value in state.items() if key not in known or not torch.equal(value, known[key])}
+        facts = facts | {"base": base.name, "base_sha256": sha256(base)}
     metadata = facts | {"format": FORMAT, "version": str(VERSION), "config": json.dumps(model.config.to_dict())}
     with replace_file(Path(path)) as temporary:
         save_file(state, temporary, metadata)
@@ -36,15 +45,24 @@ def save_weights(model: BilayerModel, path: Path, facts: dict[str, str], half: b
 def load_weights(path: Path) -> tuple[BilayerModel, dict[str, str]]:
     """The model in eval mode and the facts stored with it.
 
-    Raises BadInput for a file that is missing, damaged, of another kind or of a newer version.
+    Raises BadInput for a file that is missing, damaged, of another kind or of a newer version, or whose base is not
+    the one beside it that it was saved with.
     """
     path = Path(path)
-    metadata, state = read_safetensors(
-        path, FORMAT, VERSION, "weights", "make one with `mobile-avatar import` or `train`"
-    )
+    metadata, state = _read(path)
     model = BilayerModel(BilayerConfig.from_dict(json.loads(metadata["config"]), str(path)))
+    if "base" in metadata:
+        base = inside(path.parent, metadata["base"])
+        if not base.is_file() or sha256(base) != metadata.get("base_sha256"):
+            raise BadInput(f"{path} holds only what differs from {base.name}; put that very file beside it")
+        own = model.state_dict()
+        state = {key: value for key, value in _read(base)[1].items() if key in own} | state
     load_state(model, state, path)
-    return model.eval(), {key: value for key, value in metadata.items() if key not in ("format", "version", "config")}
+    return model.eval(), {key: value for key, value in metadata.items() if key not in OWN}
+
+
+def _read(path: Path) -> tuple[dict, dict]:
+    return read_safetensors(path, FORMAT, VERSION, "weights", "make one with `mobile-avatar import` or `train`")
 
 
 def read_safetensors(path: Path, kind: str, version: int, word: str, remedy: str) -> tuple[dict, dict]:

@@ -147,3 +147,23 @@ def test_weights_file(tmp_path):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(BadInput, match="truncated or foreign"):
         load_weights(path)
+
+
+def test_weights_that_hold_only_what_differs_from_others(tmp_path):
+    model, base, path = random_model(), tmp_path / "base.safetensors", tmp_path / "student.safetensors"
+    save_weights(model, base, {"license": "x"}, half=True)
+    model = load_weights(base)[0]
+    with torch.no_grad():
+        model.inference_generator.mask_head.bias += 1
+    save_weights(model, path, {"license": "y"}, half=True, base=base)
+    assert path.stat().st_size < 0.2 * base.stat().st_size
+    loaded, facts = load_weights(path)
+    assert facts == {"license": "y"}
+    for key, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-3, atol=1e-6)
+    save_weights(random_model(seed=5), base, {"license": "x"}, half=True)
+    with pytest.raises(BadInput, match=r"holds only what differs from base\.safetensors; put that very file beside it"):
+        load_weights(path)
+    base.unlink()
+    with pytest.raises(BadInput, match="put that very file beside it"):
+        load_weights(path)
