@@ -1,12 +1,12 @@
 """Quality against multiply-accumulates of the family, like thesis figure 5.4: python -m mobile_avatar.training.tradeoff
 
-Members differ in the per-frame network alone; embedder and texture generator are those of `compact` in all of them, and
-each gets the same people, frames and optimisation steps. Every run is a folder of its own, so a killed comparison goes
-on where it stopped.
+Members differ in the per-frame network alone; embedder and texture generator are those of one preset, and each gets the
+same people, frames and optimisation steps. Every run is a folder of its own, so a killed comparison goes on where it
+stopped.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -19,6 +19,7 @@ from mobile_avatar.models.bilayer.config import PRESETS, BilayerConfig
 from mobile_avatar.models.bilayer.model import BilayerModel
 from mobile_avatar.models.bilayer.weights import load_weights, save_weights
 from mobile_avatar.progress import progress
+from mobile_avatar.training.ablation import COLUMNS, Budget
 from mobile_avatar.training.base import train_base
 from mobile_avatar.training.distill import student_config
 from mobile_avatar.training.evaluation import Stages, measure
@@ -27,22 +28,7 @@ from mobile_avatar.training.options import TrainOptions
 from mobile_avatar.training.people import Selection, synthetic_people
 
 MEMBERS = ("quarter", "medium", "full", "mobile")
-COLUMNS = {"psnr_masked": "PSNR masked, dB", "ssim_masked": "SSIM masked"}
 SHOWN_SIZE = 256  # multiply-accumulates are those of the member at its own size
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What every member gets."""
-
-    image_size: int
-    steps: int
-    batch_size: int
-    targets: int
-    """Driven frames per person and step, beside the source."""
-    seeds: int
-    identities: int
-    """Test people."""
 
 
 def tradeoff(budget: Budget, folder: Path) -> dict:
@@ -54,7 +40,7 @@ def tradeoff(budget: Budget, folder: Path) -> dict:
     stored = folder / "tradeoff.json"
     if stored.is_file() and json.loads(stored.read_text())["budget"] != asdict(budget):
         raise BadInput(f"{stored} was made with other options; choose another --output")
-    rows: dict[str, dict] = {name: {"gmac": gmac(name), **{c: [] for c in COLUMNS}} for name in MEMBERS}
+    rows: dict[str, dict] = {name: {"gmac": gmac(name, budget.preset), **{c: [] for c in COLUMNS}} for name in MEMBERS}
     runs = [(name, seed) for name in MEMBERS for seed in range(budget.seeds)]
     for name, seed in progress(runs, len(runs), "family"):
         model = _trained(name, seed, budget, folder)
@@ -69,12 +55,12 @@ def tradeoff(budget: Budget, folder: Path) -> dict:
     return found
 
 
-def member_config(name: str, image_size: int) -> BilayerConfig:
-    """The per-frame network of a member with the other networks of `compact`."""
-    return student_config(PRESETS["compact"], name).at_size(image_size)
+def member_config(name: str, preset: str, image_size: int) -> BilayerConfig:
+    """The per-frame network of a member with the other networks of a preset."""
+    return student_config(PRESETS[preset], name).at_size(image_size)
 
 
-def gmac(name: str) -> float:
+def gmac(name: str, preset: str) -> float:
     """Per frame at 256 px, exported with the fewest multiply-accumulates."""
     from mobile_avatar.graphs.deployment import WARPS
     from mobile_avatar.graphs.onnx_graph import count, to_onnx
@@ -82,7 +68,7 @@ def gmac(name: str) -> float:
     from mobile_avatar.graphs.spec import graph_spec
     from mobile_avatar.models.bilayer.folded import FoldedGenerator
 
-    network = rewrite(FoldedGenerator(member_config(name, SHOWN_SIZE)), (*ALWAYS, "transposed"))
+    network = rewrite(FoldedGenerator(member_config(name, preset, SHOWN_SIZE)), (*ALWAYS, "transposed"))
     module = WARPS["split"](network, torch.zeros(1, 3, SHOWN_SIZE, SHOWN_SIZE), "NCHW").eval()
     return count(to_onnx(module, graph_spec("split", SHOWN_SIZE, "NCHW")))[1] / 1e9
 
@@ -101,7 +87,7 @@ def _trained(name: str, seed: int, budget: Budget, folder: Path) -> BilayerModel
         sheet_every=budget.steps,
     )
     torch.manual_seed(seed)
-    model = BilayerModel(member_config(name, budget.image_size))
+    model = BilayerModel(member_config(name, budget.preset, budget.image_size))
     model = train_base(options, weights.parent, resume=True, start=model)
     save_weights(model, weights, {"license": "Apache-2.0", "trained_on": f"synthetic heads: family, {name}"})
     return model
@@ -144,6 +130,7 @@ def markdown(found: dict) -> str:
 
 @click.command()
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the runs and results.")
+@click.option("--preset", default="compact", show_default=True, help="Gives the networks that run once per person.")
 @click.option("--image-size", default=64, show_default=True, help="Pixels.")
 @click.option("--steps", default=800, show_default=True, help="Of every member.")
 @click.option("--batch-size", default=8, show_default=True, help="People per step.")
