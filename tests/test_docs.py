@@ -29,7 +29,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
-    """A folder with what the pages assume a reader has: a photo, a film of a face, keypoints, a recipe, official runs."""
+    """What the pages assume a reader has: a photo, a film of a face, keypoints, a recipe, official runs."""
     import av
     from PIL import Image
 
