@@ -72,6 +72,8 @@ def random_person(config: BilayerConfig) -> tuple[FoldedGenerator, torch.Tensor]
         for name, parameter in folded.named_parameters():
             if name.endswith("weight"):
                 torch.nn.init.kaiming_normal_(parameter, a=SLOPE)
+            else:
+                parameter.add_(0.1 * torch.randn_like(parameter))  # a norm of ones and zeros would be left out
         folded.heads.weight.mul_(0.2)
     return folded, torch.zeros(1, 3, config.image_size, config.image_size)
 

@@ -14,6 +14,9 @@ from mobile_avatar.models.bilayer.folded import ChannelAffine, FoldedBlock, Fold
 from mobile_avatar.models.bilayer.inference_generator import enlarge
 from mobile_avatar.models.bilayer.keypoints_encoding import HarmonicEncoding
 
+PARTS = (2, 3, 1)
+"""Channels of warp, low-frequency image and mask among the six of the heads."""
+
 
 class PlainNorm(nn.Module):
     """Adaptive batch norm in eval mode: statistics, then a scale and a bias (N, C, H, W) -> the same."""
@@ -56,11 +59,23 @@ class Heads(nn.Module):
 
     def __init__(self, heads: nn.Conv2d) -> None:
         super().__init__()
-        outputs = zip(heads.weight.split((2, 3, 1)), heads.bias.split((2, 3, 1)), strict=True)
+        outputs = zip(heads.weight.split(PARTS), heads.bias.split(PARTS), strict=True)
         self.parts = nn.ModuleList(_conv(weight, bias) for weight, bias in outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([part(x) for part in self.parts], 1)
+
+
+class Tail(nn.Module):
+    """What the heads become: delta uv (N, 2, S, S) and lf (N, 3, S, S) in [-1, 1], mask (N, 1, S, S) in [0, 1]."""
+
+    @staticmethod
+    def split(heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return heads[:, 0:2], heads[:, 2:5], heads[:, 5:6]
+
+    def forward(self, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        uv, lf, mask = self.split(heads)
+        return torch.tanh(uv), torch.tanh(lf), torch.sigmoid(mask)
 
 
 class Block(nn.Module):
@@ -96,6 +111,7 @@ class FrameGenerator(nn.Module):
         self.blocks = nn.ModuleList(Block(block, self.activation) for block in folded.blocks)
         self.norm = PlainNorm(folded.norm.scale, folded.norm.bias)
         self.heads = Heads(folded.heads)
+        self.tail = Tail()
 
     def forward(self, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, 136) in [-1, 1] -> delta uv (N, 2, S, S) and lf (N, 3, S, S) in [-1, 1], mask (N, 1, S, S) in [0, 1]."""
@@ -107,8 +123,7 @@ class FrameGenerator(nn.Module):
         # Without a slice: torch numbers the modules of one from 0 again, and layers lose their names in exported files.
         for block in self.blocks:
             x, normed = block(x, normed), None
-        heads = enlarge(self.heads(self.activation(self.norm(x))), self.config.inf_scale)
-        return torch.tanh(heads[:, 0:2]), torch.tanh(heads[:, 2:5]), torch.sigmoid(heads[:, 5:6])
+        return self.tail(enlarge(self.heads(self.activation(self.norm(x))), self.config.inf_scale))
 
 
 @torch.no_grad()

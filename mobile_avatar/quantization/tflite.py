@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobile_avatar.errors import CheckFailed
-from mobile_avatar.quantization.tflite_heads import part_heads
 from mobile_avatar.quantization.tflite_plan import CONVERSIONS, Node, kind_of, kinds, layers_of, plan, read_nodes
 
 ACTIVATION_BITS = {"w8a8": 8, "mixed": 8, "w8a16": 16}
@@ -24,7 +23,7 @@ VERSION = 2  # of LEAKY_RELU and DEPTH_TO_SPACE with integers
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A float file in the form that quantises best, and the ranges of its tensors."""
+    """A float file and the ranges of its tensors."""
 
     model: bytes
     limits: dict[int, tuple[float, float]]
@@ -43,12 +42,10 @@ class Quantized:
 
 
 def calibrate(model: bytes, keypoints: np.ndarray) -> Calibrated:
-    """Part the heads of a float file, run it on keypoints (N, 136) and note all ranges. Takes seconds."""
+    """Run a float file on keypoints (N, 136) and note the ranges of all tensors. Takes seconds."""
     from ai_edge_litert.interpreter import Interpreter
 
     content = _unpack(model)
-    part_heads(content)
-    model = _pack(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # keeping all tensors is "for debugging"; here it is the purpose
         interpreter = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)

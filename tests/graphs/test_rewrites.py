@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from mobile_avatar.cli.common import shipped
 from mobile_avatar.errors import BadInput
 from mobile_avatar.exporters.registry import targets
 from mobile_avatar.graphs.deployment import WARPS
+from mobile_avatar.graphs.even_heads import even_heads
 from mobile_avatar.graphs.frame_generator import UpsampledConv, plain
 from mobile_avatar.graphs.onnx_graph import count, to_onnx
 from mobile_avatar.graphs.rewrites import ALWAYS, REWRITES, check_rewrites, rewrite
@@ -105,3 +107,17 @@ def test_every_target_has_a_choice_and_its_reason() -> None:
 def test_what_cannot_be_is_refused(names: tuple[str, ...], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         rewrite(generator(), names)
+
+
+def test_even_heads_compute_the_same_and_share_a_range() -> None:
+    case = make_case("split", "NCHW", SMALL, rewrites=default_rewrites("tflite"))
+    keypoints = np.concatenate(case.vectors)
+    case.module.generator.heads.weight.data[:2] *= 0.01
+    changed = even_heads(case.module, keypoints)
+    seen: list[torch.Tensor] = []
+    changed.generator.tail.register_forward_pre_hook(lambda _, args: seen.append(args[0].abs().amax((0, 2, 3))))
+    for row in torch.from_numpy(keypoints)[:, None]:
+        for a, b in zip(case.module(row), changed(row), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    peaks = [part.max().item() for part in torch.stack(seen).amax(0).split((2, 3, 1))]
+    assert max(peaks) < 1.001 * min(peaks)

@@ -9,6 +9,7 @@ from mobile_avatar.exporters.registry import Product, Request, register_target
 from mobile_avatar.exporters.targets.tflite_file import finish
 from mobile_avatar.exporters.targets.tflite_fuse import fuse
 from mobile_avatar.exporters.workshop import workshop
+from mobile_avatar.graphs.even_heads import even_heads
 from mobile_avatar.quantization.tflite import ACTIVATION_BITS, calibrate, quantize
 
 MODEL = "render.tflite"
@@ -65,13 +66,14 @@ class Named(nn.Module):
 
 
 def float_model(request: Request) -> bytes:
-    """The float32 .tflite file of a request, as the converter makes it, with its operators put together."""
+    """The float32 .tflite file of a request, operators put together, heads evened where it will be quantised."""
     import litert_torch
 
     # The default (min-cut) layout pass leaves full-resolution transposes around the heads; greedy leaves none.
     litert_torch.config.layout_optimize_partitioner = "GREEDY"
     litert_torch.config.show_progress = False
-    named = Named(request.module, [tensor.name for tensor in request.spec.outputs]).eval()
+    module = request.module if request.calibration is None else even_heads(request.module, request.calibration)
+    named = Named(module, [tensor.name for tensor in request.spec.outputs]).eval()
     inputs = {tensor.name: torch.zeros(tensor.shape) for tensor in request.spec.inputs}
     return fuse(litert_torch.convert(named, sample_kwargs=inputs).model_content())
 

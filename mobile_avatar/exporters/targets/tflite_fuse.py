@@ -3,7 +3,10 @@
 LEAKY_RELU: the quantiser does not know it, so the graph goes through as max(x, slope * x). XNNPACK on the other hand
 has no integer MAXIMUM: each would fall back to a slow reference kernel and cut the graph in two.
 DEPTH_TO_SPACE: the converter writes it as a transposition in five dimensions, which GPU delegates refuse.
+SLICE: the converter cuts rows and columns off one after the other, which copies the map twice.
 """
+
+import copy
 
 import numpy as np
 
@@ -12,7 +15,7 @@ INTERLEAVE = [0, 2, 1, 3, 4]  # (row, column, row phase, column phase, channel) 
 
 
 def fuse(model: bytes) -> bytes:
-    """The same .tflite file with LEAKY_RELU and DEPTH_TO_SPACE where it says the same in several operators.
+    """The same .tflite file with LEAKY_RELU, DEPTH_TO_SPACE and SLICE where it says the same in several operators.
 
     A QUANTIZE between x and the maximum, by which the quantiser brings both sides to one scale, goes as well: the new
     operator has scales of its own on either side.
@@ -45,6 +48,17 @@ class _File:
     def kind(self, op: object) -> int:
         code = self.content.operatorCodes[op.opcodeIndex]
         return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+    def constant(self, graph: object, like: int, values: list[int]) -> int:
+        """Index of a new int32 constant that resembles another one."""
+        tensor = copy.copy(graph.tensors[like])
+        buffer = copy.copy(self.content.buffers[tensor.buffer])
+        buffer.data, buffer.offset, buffer.size = np.array(values, "<i4").tobytes(), 0, 0
+        tensor.buffer = len(self.content.buffers)
+        tensor.name = f"fused/constant_{tensor.buffer}".encode()  # the quantiser wants names to differ
+        self.content.buffers.append(buffer)
+        graph.tensors.append(tensor)
+        return len(graph.tensors) - 1
 
     def turn_into(self, op: object, kind: int, inputs: list[int], options: object, options_type: int) -> None:
         """Make `op` another operator with the same output."""
@@ -83,10 +97,30 @@ def _fuse_graph(file: _File, graph: object) -> int:
             space = schema.DepthToSpaceOptionsT()
             space.blockSize = 2
             file.turn_into(op, kinds.DEPTH_TO_SPACE, [source], space, options.DepthToSpaceOptions)
+        elif file.kind(op) == kinds.SLICE and (found := _crop(file, graph, maker, op)):
+            source, begin, between = found
+            size = [int(n) for n in graph.tensors[op.outputs[0]].shape]
+            op.inputs = [source, file.constant(graph, op.inputs[1], begin), file.constant(graph, op.inputs[2], size)]
         fused += bool(between)
         dropped |= {id(step) for step in between if all(readers[output] == 1 for output in step.outputs)}
     graph.operators = [op for op in graph.operators if id(op) not in dropped]
     return fused
+
+
+def _crop(file: _File, graph: object, maker: dict, last: object) -> tuple[int, list[int], list[object]] | None:
+    """(tensor x, begin, operators that become useless) where `last` slices what another slice made of x."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    first = maker.get(last.inputs[0])
+    if first is None or file.kind(first) != schema.BuiltinOperator.SLICE:
+        return None
+    begins = [
+        np.frombuffer(file.bytes_of(file.content.buffers[graph.tensors[op.inputs[1]].buffer]), "<i4")
+        for op in (first, last)
+    ]
+    if len({len(begin) for begin in begins} | {len(graph.tensors[first.inputs[0]].shape)}) != 1:
+        return None
+    return first.inputs[0], (begins[0] + begins[1]).tolist(), [first]
 
 
 def _depth_to_space(file: _File, graph: object, maker: dict, last: object) -> tuple[int, list[object]] | None:
