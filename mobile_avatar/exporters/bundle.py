@@ -78,7 +78,7 @@ class Plan:
     @property
     def chosen_rewrites(self) -> tuple[str, ...]:
         """The rewrites in the order in which they are applied."""
-        return check_rewrites(default_rewrites(self.target) if self.rewrites is None else self.rewrites)
+        return check_rewrites(default_rewrites(self.target, self.precision) if self.rewrites is None else self.rewrites)
 
     @property
     def halves(self) -> bool:

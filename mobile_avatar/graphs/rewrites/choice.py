@@ -6,7 +6,7 @@ nothing could be measured the row says so, and multiply-accumulates decide.
 
 from dataclasses import dataclass
 
-from mobile_avatar.graphs.rewrites import ALWAYS
+from mobile_avatar.graphs.rewrites import ALWAYS, check_rewrites
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,18 @@ class Choice:
 
     rewrites: tuple[str, ...]
     fact: str
+    eight_bits: tuple[str, ...] = ()
+    """Further ones where tensors have 8 bits."""
 
+
+EIGHT_BITS = ("w8a8", "mixed")
 
 CHOICES: dict[str, Choice] = {
     "tflite": Choice(
         (*ALWAYS, "base-nhwc", "phases-nhwc", "maximum"),
         "measured, LiteRT on x86: phases take 0.7 of the time of up-sampling + 3x3 in fp32 and 0.75 in w8a8; a "
-        "transposed convolution takes 1.4 and 0.8, and some GPU drivers refuse it",
+        "transposed convolution takes 1.4 and 0.8, and some GPU drivers refuse it; 8-bit nearest neighbour is not in XNNPACK",
+        eight_bits=("skip-nhwc",),
     ),
     "onnx": Choice(
         (*ALWAYS, "transposed"),
@@ -41,6 +46,7 @@ CHOICES: dict[str, Choice] = {
 }
 
 
-def default_rewrites(target: str) -> tuple[str, ...]:
+def default_rewrites(target: str, precision: str = "fp32") -> tuple[str, ...]:
     """The rewrites of a target, in the order in which they are applied."""
-    return CHOICES[target].rewrites
+    choice = CHOICES[target]
+    return check_rewrites((*choice.rewrites, *(choice.eight_bits if precision in EIGHT_BITS else ())))
