@@ -53,9 +53,8 @@ def plain_conv(
     top, bottom, left, right = pads
     x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
     outputs, inputs, kh, kw = weight.shape
-    height = (x.shape[2] - (kh - 1) * dilations[0] - 1) // strides[0] + 1
-    width = (x.shape[3] - (kw - 1) * dilations[1] - 1) // strides[1] + 1
-    result = np.zeros((x.shape[0], outputs, height, width))
+    sides = [(x.shape[i + 2] - ((kh, kw)[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in (0, 1)]
+    result = np.zeros((x.shape[0], outputs, *sides))
     for n, o, i, j in np.ndindex(*result.shape):
         first = (o // (outputs // groups)) * inputs
         rows = slice(i * strides[0], i * strides[0] + (kh - 1) * dilations[0] + 1, dilations[0])
@@ -388,8 +387,7 @@ def test_unknown_operation_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_tensor_is_shown(tmp_path: Path) -> None:
-    program = build(tmp_path, lambda x: mb.cos(x=mb.sin(x=x)), (1, 4))
-    shown = {}
+    program, shown = build(tmp_path, lambda x: mb.cos(x=mb.sin(x=x)), (1, 4)), {}
     (result,) = evaluate(program, {"x": torch.ones(1, 4)}, shown.__setitem__).values()
     first, last = shown.values()
     np.testing.assert_allclose(first.numpy(), np.full((1, 4), np.sin(1)), rtol=1e-6)

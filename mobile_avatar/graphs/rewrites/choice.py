@@ -25,7 +25,7 @@ CHOICES: dict[str, Choice] = {
     "tflite": Choice(
         (*ALWAYS, "base-nhwc", "phases-nhwc", "maximum"),
         "measured, LiteRT on x86: phases take 0.7 of the time of up-sampling + 3x3 in fp32 and 0.75 in w8a8; a "
-        "transposed convolution takes 1.4 and 0.8, and some GPU drivers refuse it; 8-bit nearest neighbour is not in XNNPACK",
+        "transposed convolution takes 1.4 and 0.8, and some GPU drivers refuse it. XNNPACK lacks 8-bit nearest",
         eight_bits=("skip-nhwc",),
     ),
     "onnx": Choice(
