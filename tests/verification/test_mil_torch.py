@@ -25,8 +25,7 @@ def build(
     folder: Path, function: Callable, *shapes: tuple[int, ...], half: bool = False, target: object = ct.target.iOS16
 ) -> Program:
     """Save the program of a builder function with inputs x, y, ... of these shapes, and read it back."""
-    names = "xyz"[: len(shapes)]
-    arguments = ", ".join(names)
+    arguments = ", ".join("xyz"[: len(shapes)])
     # The builder takes input names from the function's signature.
     wrapped = eval(f"lambda {arguments}: function({arguments})", {"function": function})
     specs = [mb.TensorSpec(shape=shape) for shape in shapes]
