@@ -1,21 +1,16 @@
 """Qualcomm's libraries in a process of their own: converting, compiling and running on the Hexagon simulator.
 
 The libraries write into the working directory, print to the terminal and may crash, so they never run in the calling
-process. A `Worker` is a child that works in a temporary folder, ends with its parent and can be killed at any time.
+process.
 """
 
 import contextlib
-import os
-import subprocess
-import sys
 import tempfile
-import threading
-import weakref
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
-from mobile_avatar.errors import BadInput, CheckFailed, MissingTool, first_line
+from mobile_avatar.child import Child, serve
+from mobile_avatar.errors import BadInput, MissingTool, first_line
 from mobile_avatar.graphs.onnx_runtime import load_onnxruntime
 
 PACKAGES = ("onnxruntime", "onnxruntime_qnn")
@@ -45,8 +40,8 @@ def find_soc(name: str) -> Soc:
     return SOCS[name]
 
 
-class Worker:
-    """A child process with Qualcomm's libraries; `ask` calls one of its functions (see _COMMANDS).
+class Worker(Child):
+    """A child process with Qualcomm's libraries, in a temporary folder; see _COMMANDS.
 
     Raises MissingTool when onnxruntime-qnn is not installed.
     """
@@ -56,22 +51,12 @@ class Worker:
 
         if not all(find_spec(package) for package in PACKAGES):
             raise MissingTool("Qualcomm files need onnxruntime-qnn (Linux x86-64): run `pip install onnxruntime-qnn`")
-        self._folder = tempfile.TemporaryDirectory(prefix="mobile-avatar-qnn-")
-        self._log = Path(self._folder.name, "log.txt")
-        self._pipe, child = Pipe()
-        paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+        folder = tempfile.TemporaryDirectory(prefix="mobile-avatar-qnn-")
+        self._log = Path(folder.name, "log.txt")
         with open(self._log, "wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mobile_avatar.exporters.qnn_process", str(child.fileno())],
-                stdin=subprocess.PIPE,  # never written to: its end tells the child that the parent is gone
-                stdout=log,
-                stderr=log,
-                pass_fds=[child.fileno()],
-                cwd=self._folder.name,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            super().__init__(
+                "mobile_avatar.exporters.qnn_process", "Qualcomm's library", log, folder.name, folder.cleanup
             )
-        child.close()
-        self._close = weakref.finalize(self, _end, self._process, self._pipe, self._folder)
 
     def __enter__(self) -> "Worker":
         return self
@@ -79,46 +64,9 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End the process."""
-        self._close()
-
-    def ask(self, command: str, *arguments: object, timeout_s: float = 600) -> object:
-        """Run `command` in the child and return its result.
-
-        Raises:
-            CheckFailed: Qualcomm's library refused, crashed or took too long; the sentence carries its last words.
-            MissingTool: the installed version lacks what the command needs.
-        """
-        try:
-            self._pipe.send((command, arguments))
-            answered = self._pipe.poll(timeout_s)
-            kind, value = self._pipe.recv() if answered else (None, None)
-        except (EOFError, OSError):
-            self._process.wait()
-            last = self._last_words() or f"exit code {self._process.returncode}"
-            raise CheckFailed(f"Qualcomm's library stopped during '{command}': {last}") from None
-        except BaseException:
-            self.close()  # an interrupted request would answer the next one
-            raise
-        if not answered:
-            self.close()
-            raise CheckFailed(f"Qualcomm's library did not finish '{command}' within {timeout_s:.0f} s")
-        if kind != "result":
-            raise (MissingTool if kind == "missing" else CheckFailed)(value)
-        return value
-
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines() if self._log.is_file() else []
         return lines[-1].strip()[:200] if lines else ""
-
-
-def _end(process: subprocess.Popen, pipe: Connection, folder: tempfile.TemporaryDirectory) -> None:
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    pipe.close()
-    folder.cleanup()
 
 
 # ---- everything below runs in the child ----
@@ -209,24 +157,5 @@ def _session(path: str, options: dict[str, str], config: dict[str, str]) -> obje
     return session
 
 
-def _serve(pipe: Connection) -> None:
-    while True:
-        command, arguments = pipe.recv()
-        try:
-            pipe.send(("result", _COMMANDS[command](*arguments)))
-        except MissingTool as error:
-            pipe.send(("missing", str(error)))
-        except Exception as error:  # everything that a third-party library may raise becomes one sentence
-            pipe.send(("failed", f"Qualcomm's library refused to {command}: {first_line(error)}"))
-
-
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError):
-        _serve(Connection(int(sys.argv[1])))
-    os._exit(0)  # Qualcomm's libraries do not survive Python's own clean-up
+    serve(_COMMANDS, lambda command, error: f"Qualcomm's library refused to {command}: {first_line(error)}")

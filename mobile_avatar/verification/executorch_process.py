@@ -1,72 +1,23 @@
-"""ExecuTorch's runtime in a process of its own: it ends the whole process when a .pte file is damaged inside.
+"""ExecuTorch's runtime in a process of its own: it ends the whole process when a .pte file is damaged inside."""
 
-A `Worker` is a child that opens one file, ends with its parent and can be killed at any time.
-"""
-
-import contextlib
-import os
-import subprocess
-import sys
-import threading
-import weakref
-from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from tempfile import TemporaryFile
 
 import numpy as np
 
-from mobile_avatar.errors import CheckFailed, first_line
+from mobile_avatar.child import Child, serve
+from mobile_avatar.errors import first_line
 
-TIMEOUT_S = 300
 FLOAT = 6  # torch's ScalarType of float32
 
 
-class Worker:
-    """A child process with one opened .pte file; `ask` calls one of its functions (see _COMMANDS)."""
+class Worker(Child):
+    """A child process for one .pte file; see _COMMANDS."""
+
+    timeout_s = 300
 
     def __init__(self) -> None:
-        self._pipe, child = Pipe()
-        paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         with TemporaryFile() as log:  # the runtime prints, and nobody reads it
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "mobile_avatar.verification.executorch_process", str(child.fileno())],
-                stdin=subprocess.PIPE,  # never written to: its end tells the child that the parent is gone
-                stdout=log,
-                stderr=log,
-                pass_fds=[child.fileno()],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            )
-        child.close()
-        self.close = weakref.finalize(self, _end, self._process, self._pipe)
-
-    def ask(self, command: str, *arguments: object) -> object:
-        """Run `command` in the child and return its result.
-
-        Raises:
-            CheckFailed: the runtime refused, ended its process or took longer than TIMEOUT_S.
-        """
-        try:
-            self._pipe.send((command, arguments))
-            answered = self._pipe.poll(TIMEOUT_S)
-            kind, value = self._pipe.recv() if answered else (None, None)
-        except (EOFError, OSError):
-            raise CheckFailed(f"ExecuTorch ended with exit code {self._process.wait()}") from None
-        except BaseException:
-            self.close()  # an interrupted request would answer the next one
-            raise
-        if not answered:
-            self.close()
-            raise CheckFailed(f"ExecuTorch did not finish within {TIMEOUT_S} s")
-        if kind != "result":
-            raise CheckFailed(value)
-        return value
-
-
-def _end(process: subprocess.Popen, pipe: Connection) -> None:
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    pipe.close()
+            super().__init__("mobile_avatar.verification.executorch_process", "ExecuTorch", log)
 
 
 # ---- everything below runs in the child ----
@@ -117,22 +68,5 @@ def _tensor(info: object) -> tuple[tuple[int, ...], str]:
     return tuple(info.sizes()), "float32" if info.dtype() == FLOAT else f"scalar type {info.dtype()}"
 
 
-def _serve(pipe: Connection) -> None:
-    while True:
-        command, arguments = pipe.recv()
-        try:
-            pipe.send(("result", _COMMANDS[command](*arguments)))
-        except Exception as error:  # whatever the runtime raises becomes one sentence
-            pipe.send(("failed", first_line(error)))
-
-
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError):
-        _serve(Connection(int(sys.argv[1])))
-    os._exit(0)
+    serve(_COMMANDS, lambda command, error: first_line(error))
