@@ -100,7 +100,7 @@ def frame_of(variant: Variant) -> Iterator[Frame]:
         yield run
         return
     target = find_target(variant.target)
-    names = default_rewrites(variant.target, variant.precision) if variant.rewrites is None else variant.rewrites
+    names = default_rewrites(variant.target) if variant.rewrites is None else variant.rewrites
     module = WARPS[WARP](rewrite(folded, names), texture, target.layout).eval()
     spec = graph_spec(WARP, folded.config.image_size, target.layout)
     with tempfile.TemporaryDirectory() as place:

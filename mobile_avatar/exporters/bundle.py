@@ -71,14 +71,13 @@ class Plan:
             raise BadInput(
                 f"{self.target} in {self.precision} has no integer inputs and outputs; leave --quantize-io out"
             )
-
         if self.rewrites is not None:
             check_rewrites(self.rewrites)
 
     @property
     def chosen_rewrites(self) -> tuple[str, ...]:
         """The rewrites in the order in which they are applied."""
-        return check_rewrites(default_rewrites(self.target, self.precision) if self.rewrites is None else self.rewrites)
+        return default_rewrites(self.target) if self.rewrites is None else check_rewrites(self.rewrites)
 
     @property
     def halves(self) -> bool:

@@ -52,7 +52,7 @@ def quantize_report(
     target = find_target(TARGET)
     spec = graph_spec("split", avatar.size, target.layout)
     reference = WARPS["split"](avatar.generator, avatar.texture, target.layout).eval()
-    network = rewrite(avatar.generator, default_rewrites(TARGET, "w8a8"))
+    network = rewrite(avatar.generator, default_rewrites(TARGET))
     module = WARPS["split"](network, avatar.texture, target.layout).eval()
     keypoints = varied_keypoints(CASES, seed=0, neutral=avatar.source_keypoints.numpy())
     golden = golden_outputs(avatar, reference, spec, keypoints)

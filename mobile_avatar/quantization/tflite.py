@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobile_avatar.errors import CheckFailed
-from mobile_avatar.quantization.tflite_plan import CONVERSIONS, Node, kind_of, kinds, layers_of, plan, read_nodes
+from mobile_avatar.graphs.tflite_graph import code_index, kind_of, kinds, pack, unpack
+from mobile_avatar.quantization.tflite_plan import CONVERSIONS, Node, layers_of, plan, read_nodes
 
 ACTIVATION_BITS = {"w8a8": 8, "mixed": 8, "w8a16": 16}
 STAND_INS = {"LEAKY_RELU": ("LeakyReluOptions", "RELU"), "DEPTH_TO_SPACE": ("DepthToSpaceOptions", "SPACE_TO_DEPTH")}
@@ -18,7 +19,6 @@ known by, and a relative with the same inputs and demands on scales, whose code 
 HALF_WEIGHTS = {"FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "EMBEDDING_LOOKUP"}
 """Operators whose weights are stored in half precision where they stay float."""
 QUANTISER_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
-VERSION = 2  # of LEAKY_RELU and DEPTH_TO_SPACE with integers
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def calibrate(model: bytes, keypoints: np.ndarray) -> Calibrated:
     """Run a float file on keypoints (N, 136) and note the ranges of all tensors. Takes seconds."""
     from ai_edge_litert.interpreter import Interpreter
 
-    content = _unpack(model)
+    content = unpack(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # keeping all tensors is "for debugging"; here it is the purpose
         interpreter = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
@@ -67,7 +67,7 @@ def calibrate(model: bytes, keypoints: np.ndarray) -> Calibrated:
 
 def layers(model: bytes) -> list[str]:
     """Paths of the layers in a float file that can be quantised, in order of execution."""
-    return layers_of(read_nodes(_unpack(model)))
+    return layers_of(read_nodes(unpack(model)))
 
 
 def quantize(
@@ -88,7 +88,7 @@ def quantize(
     Raises:
         CheckFailed: an operator stayed float that should not.
     """
-    content = _unpack(calibrated.model)
+    content = unpack(calibrated.model)
     nodes = read_nodes(content)
     bits = ACTIVATION_BITS[precision]
     reasons = plan(nodes, precision, _known(bits), keep, only)
@@ -102,14 +102,43 @@ def quantize(
         if reason and node.kind in HALF_WEIGHTS and only is None
     ]
     integers = [node for node, reason in zip(nodes, reasons, strict=True) if reason is None]
-    done = _run_quantiser(_pack(content), calibrated.limits, bits, integers, halves, quantize_io)
-    content = _unpack(done)
+    done = _run_quantiser(pack(content), calibrated.limits, bits, integers, halves, quantize_io)
+    content = unpack(done)
     _rename_operators(content, {options: kind for kind, (options, _) in STAND_INS.items()})
     facts = _account(content, nodes, reasons)
     for tensor in content.subgraphs[0].tensors:
         index, rest = re.fullmatch(r"t(\d+)(.*)", tensor.name.decode()).groups()
         tensor.name = names[int(index)] + rest.encode()
-    return Quantized(_pack(content), _integers(content), facts)
+    return Quantized(pack(content), _integers(content), facts)
+
+
+def half_weights(model: bytes) -> bytes:
+    """A float file with its weights in half precision."""
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.quantizer import Quantizer
+
+    tool = Quantizer(bytearray(model))
+    tool.update_quantization_recipe(".*", TFLOperationName.ALL_SUPPORTED, _half(), AlgorithmName.FLOAT_CASTING)
+    return bytes(tool.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
+
+
+def _half() -> object:
+    """Weights in half precision, arithmetic in float.
+
+    An explicit DEQUANTIZE per constant is what GPU delegates recognise as a half-precision model.
+    """
+    from ai_edge_quantizer.qtyping import (
+        ComputePrecision,
+        OpQuantizationConfig,
+        TensorDataType,
+        TensorQuantizationConfig,
+    )
+
+    weights = TensorQuantizationConfig(num_bits=16, dtype=TensorDataType.FLOAT)
+    return OpQuantizationConfig(
+        weight_tensor_config=weights, compute_precision=ComputePrecision.FLOAT, explicit_dequantize=True
+    )
 
 
 def _known(bits: int) -> set[str]:
@@ -136,7 +165,6 @@ def _run_quantiser(
         ComputePrecision,
         OpQuantizationConfig,
         QuantGranularity,
-        TensorDataType,
         TensorQuantizationConfig,
         TFLOperationName,
     )
@@ -146,11 +174,6 @@ def _run_quantiser(
         activation_tensor_config=TensorQuantizationConfig(num_bits=bits, symmetric=bits == 16),
         weight_tensor_config=TensorQuantizationConfig(num_bits=8, granularity=QuantGranularity.CHANNELWISE),
         compute_precision=ComputePrecision.INTEGER,
-    )
-    half = OpQuantizationConfig(
-        weight_tensor_config=TensorQuantizationConfig(num_bits=16, dtype=TensorDataType.FLOAT),
-        compute_precision=ComputePrecision.FLOAT,
-        explicit_dequantize=True,
     )
 
     class Tool(Quantizer):
@@ -164,7 +187,7 @@ def _run_quantiser(
     if integers:
         tool.update_quantization_recipe(_scopes(integers), every, static)
     if halves:
-        tool.update_quantization_recipe(_scopes(halves), every, half, AlgorithmName.FLOAT_CASTING)
+        tool.update_quantization_recipe(_scopes(halves), every, _half(), AlgorithmName.FLOAT_CASTING)
     # Inputs and outputs count as operators with the names of their tensors, so that what was said above reaches them.
     for place in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
         if quantize_io:
@@ -227,37 +250,4 @@ def _rename_operators(content: object, kinds_by_options: dict[str, str]) -> None
     by_number = {getattr(schema.BuiltinOptions, options): kind for options, kind in kinds_by_options.items()}
     for op in content.subgraphs[0].operators:
         if op.builtinOptionsType in by_number:
-            op.opcodeIndex = _code(content, getattr(schema.BuiltinOperator, by_number[op.builtinOptionsType]))
-
-
-def _code(content: object, number: int) -> int:
-    """Index of an operator code, added when the file has none."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    for index, code in enumerate(content.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == number:
-            return index
-    content.operatorCodes.append(
-        schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=min(number, 127), version=VERSION)
-    )
-    return len(content.operatorCodes) - 1
-
-
-def _unpack(model: bytes) -> object:
-    """A `ModelT` whose constants are all inline."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    content = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
-    for buffer in content.buffers:
-        if buffer.offset > 1:  # the quantiser keeps constants behind the flatbuffer
-            buffer.data = np.frombuffer(model, np.uint8, buffer.size, buffer.offset)
-            buffer.offset, buffer.size = 0, 0
-    return content
-
-
-def _pack(content: object) -> bytes:
-    import flatbuffers
-
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(content.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+            op.opcodeIndex = code_index(content, getattr(schema.BuiltinOperator, by_number[op.builtinOptionsType]))

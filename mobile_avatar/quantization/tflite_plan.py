@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mobile_avatar.graphs.tflite_graph import kind_of, kinds
+
 CONVERSIONS = {"QUANTIZE", "DEQUANTIZE"}
 """Operators between integers and real numbers; they belong to neither side."""
 GRID = "the sampling grid is added in float: 8-bit coordinates would move pixels"
@@ -30,19 +32,6 @@ class Node:
     """Path inside the generator, for operators with weights."""
     outside: bool
     """Whether it stands behind the generator."""
-
-
-def kinds() -> dict[int, str]:
-    """Number -> name of the built-in operators."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    return {number: name for name, number in vars(schema.BuiltinOperator).items() if name.isupper()}
-
-
-def kind_of(content: object, op: object, names: dict[int, str]) -> str:
-    """Name of an operator; codes above 127 are in the newer of two fields, old files only have the other."""
-    code = content.operatorCodes[op.opcodeIndex]
-    return names.get(max(code.builtinCode, code.deprecatedBuiltinCode), "unknown")
 
 
 def read_nodes(content: object) -> list[Node]:

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 
 from mobile_avatar.errors import CheckFailed, MissingTool, first_line
+from mobile_avatar.graphs.tflite_graph import kinds
 from mobile_avatar.quiet import quiet
 from mobile_avatar.verification.runners import Check, Exported, Runner, check_interface
 
@@ -62,7 +63,7 @@ def operators(content: bytes) -> Counter[str]:
     """How often each built-in operator occurs in a .tflite file; custom ones as `CUSTOM`."""
     from ai_edge_litert import schema_py_generated as schema
 
-    names = {number: name for name, number in vars(schema.BuiltinOperator).items() if name.isupper()}
+    names = kinds()
     model = schema.Model.GetRootAs(content, 0)
     # Codes above 127 are in the newer field, files written before it existed only have the other.
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]

@@ -41,7 +41,7 @@ def test_the_default_avatar_in_every_precision(
         assert row["psnr_db"] >= THRESHOLDS[precision]
     assert all(check["passed"] for check in manifest["checks"])
     assert manifest["macs"] < manifest["macs_plain"]
-    assert manifest["rewrites"] == list(default_rewrites(target, precision))
+    assert manifest["rewrites"] == list(default_rewrites(target))
     quantization = manifest["quantization"]
     if precision in ("w8a8", "w8a16", "mixed"):
         assert quantization["calibration"]["frames"] == 64

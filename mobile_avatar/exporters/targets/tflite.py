@@ -10,7 +10,7 @@ from mobile_avatar.exporters.targets.tflite_file import finish
 from mobile_avatar.exporters.targets.tflite_fuse import fuse
 from mobile_avatar.exporters.workshop import workshop
 from mobile_avatar.graphs.even_heads import even_heads
-from mobile_avatar.quantization.tflite import ACTIVATION_BITS, calibrate, quantize
+from mobile_avatar.quantization.tflite import ACTIVATION_BITS, calibrate, half_weights, quantize
 
 MODEL = "render.tflite"
 NOTES = {"w8a16": ("XNNPACK has no kernels for 16-bit activations: on CPUs this file takes the slow reference ones.",)}
@@ -40,8 +40,8 @@ def convert(request: Request) -> Product:
     with workshop(request.folder, "litert-torch"):
         model = float_model(request)
         if request.precision == "fp16":
-            model = _half_weights(model)
-        elif request.precision in ACTIVATION_BITS:
+            model = half_weights(model)
+        elif request.calibration is not None:
             calibrated = calibrate(model, request.calibration)
             done = quantize(calibrated, request.precision, request.keep, quantize_io=request.quantize_io)
             model, integers, facts = done.model, done.integers, done.facts
@@ -75,30 +75,5 @@ def float_model(request: Request) -> bytes:
     module = request.module if request.calibration is None else even_heads(request.module, request.calibration)
     named = Named(module, [tensor.name for tensor in request.spec.outputs]).eval()
     inputs = {tensor.name: torch.zeros(tensor.shape) for tensor in request.spec.inputs}
-    return fuse(litert_torch.convert(named, sample_kwargs=inputs).model_content())
-
-
-def _half_weights(model: bytes) -> bytes:
-    from ai_edge_quantizer import quantizer
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-    from ai_edge_quantizer.qtyping import (
-        ComputePrecision,
-        OpQuantizationConfig,
-        TensorDataType,
-        TensorQuantizationConfig,
-        TFLOperationName,
-    )
-
-    weights = TensorQuantizationConfig(num_bits=16, dtype=TensorDataType.FLOAT)
-    # An explicit DEQUANTIZE per constant is what GPU delegates recognise as a half-precision model.
-    recipe = OpQuantizationConfig(
-        weight_tensor_config=weights, compute_precision=ComputePrecision.FLOAT, explicit_dequantize=True
-    )
-    tool = quantizer.Quantizer(bytearray(model))
-    tool.update_quantization_recipe(
-        regex=".*",
-        operation_name=TFLOperationName.ALL_SUPPORTED,
-        op_config=recipe,
-        algorithm_key=AlgorithmName.FLOAT_CASTING,
-    )
-    return bytes(tool.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
+    model = litert_torch.convert(named, sample_kwargs=inputs).model_content()
+    return fuse(model, eight_bits=ACTIVATION_BITS.get(request.precision) == 8)

@@ -3,6 +3,7 @@
 import json
 
 from mobile_avatar.graphs.spec import GraphSpec
+from mobile_avatar.graphs.tflite_graph import bytes_of, pack, unpack
 
 METADATA = "mobile_avatar"
 """Name of the metadata entry with the JSON object; the app reads ranges and layouts from it."""
@@ -18,11 +19,10 @@ def finish(model: bytes, spec: GraphSpec, facts: dict[str, str]) -> bytes:
         model: A .tflite file with one subgraph and one signature whose entries carry the names of `spec`.
         facts: Short texts; `name`, `description`, `version`, `author` and `license` also go to the standard entry.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     facts = {"name": "head avatar", "description": "head avatar: keypoints to image layers"} | facts
-    content = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
+    content = unpack(model)
     signature, graph = content.signatureDefs[0], content.subgraphs[0]
     signature.inputs = _in_order(signature.inputs, [tensor.name for tensor in spec.inputs])
     signature.outputs = _in_order(signature.outputs, [tensor.name for tensor in spec.outputs])
@@ -36,10 +36,8 @@ def finish(model: bytes, spec: GraphSpec, facts: dict[str, str]) -> bytes:
         entry = schema.MetadataT(name=name.encode(), buffer=len(content.buffers))
         content.metadata = [*(content.metadata or []), entry]
         content.buffers.append(schema.BufferT(data=data))
-    content.buffers = [_Aligned(_bytes(model, buffer)) for buffer in content.buffers]
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(content.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    content.buffers = [_Aligned(bytes_of(buffer)) for buffer in content.buffers]
+    return pack(content)
 
 
 class _Aligned:
@@ -61,13 +59,6 @@ class _Aligned:
         if vector is not None:
             schema.BufferAddData(builder, vector)
         return schema.BufferEnd(builder)
-
-
-def _bytes(model: bytes, buffer: object) -> bytes:
-    # The quantiser appends constants behind the flatbuffer, by offset; older runtimes only know inline ones.
-    if buffer.offset > 1:
-        return bytes(model[buffer.offset : buffer.offset + buffer.size])
-    return b"" if buffer.data is None else bytes(buffer.data)
 
 
 def _in_order(entries: list, names: list[str]) -> list:

@@ -1,181 +1,131 @@
-"""Operators that the converter and the quantiser take apart, put together again on the finished file.
+"""Operators of the float file that runtimes want in another form than the converter gives them.
 
-LEAKY_RELU: the quantiser does not know it, so the graph goes through as max(x, slope * x). XNNPACK on the other hand
-has no integer MAXIMUM: each would fall back to a slow reference kernel and cut the graph in two.
 DEPTH_TO_SPACE: the converter writes it as a transposition in five dimensions, which GPU delegates refuse.
 SLICE: the converter cuts rows and columns off one after the other, which copies the map twice.
+RESIZE_NEAREST_NEIGHBOR: XNNPACK has it for floats only; with 8 bits it would cut the graph in two each time. Depth to
+space of four copies is the same.
 """
 
 import copy
+from collections import Counter
 
 import numpy as np
 
-SLOPES = (0.0, 1.0)  # between them a maximum is a leaky ReLU
+from mobile_avatar.errors import CheckFailed
+from mobile_avatar.graphs.tflite_graph import bytes_of, code_index, kind_of, kinds, pack, unpack
+
 INTERLEAVE = [0, 2, 1, 3, 4]  # (row, column, row phase, column phase, channel) -> rows and columns with their phases
 
 
-def fuse(model: bytes) -> bytes:
-    """The same .tflite file with LEAKY_RELU, DEPTH_TO_SPACE and SLICE where it says the same in several operators.
+def fuse(model: bytes, eight_bits: bool = False) -> bytes:
+    """The same .tflite file (one subgraph) with one DEPTH_TO_SPACE or SLICE where it takes several operators.
 
-    A QUANTIZE between x and the maximum, by which the quantiser brings both sides to one scale, goes as well: the new
-    operator has scales of its own on either side.
+    Args:
+        eight_bits: the file will be quantised to 8 bits, so nearest up-sampling takes the form described above.
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
+    graph = _Graph(unpack(model))
+    dropped: set[int] = set()
+    for op in list(graph.operators):
+        between: list[object] = []
+        if graph.kind(op) == "RESHAPE" and (found := _depth_to_space(graph, op)):
+            source, between = found
+            graph.make_depth_to_space(op, source)
+        elif eight_bits and graph.kind(op) == "RESIZE_NEAREST_NEIGHBOR":
+            graph.make_depth_to_space(op, graph.four_copies(op))
+        elif graph.kind(op) == "SLICE" and (found := _crop(graph, op)):
+            source, begin, between = found
+            sizes = graph.shape(op.outputs[0])
+            op.inputs = [source, graph.constant(op.inputs[1], begin), graph.constant(op.inputs[2], sizes)]
+        dropped |= {id(step) for step in between if all(graph.readers[output] == 1 for output in step.outputs)}
+    graph.operators[:] = [op for op in graph.operators if id(op) not in dropped]
+    return pack(graph.content)
 
-    file = _File(model, schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0)))
-    if not sum(_fuse_graph(file, graph) for graph in file.content.subgraphs):
-        return model
-    for buffer in file.content.buffers:
-        if buffer.offset > 1:  # the quantiser keeps large constants behind the flatbuffer
-            buffer.data, buffer.offset, buffer.size = file.bytes_of(buffer), 0, 0
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(file.content.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
 
+class _Graph:
+    """The graph of an unpacked file, with what has to be looked up in it."""
 
-class _File:
-    """A file, unpacked, with what has to be looked up in it."""
+    def __init__(self, content: object) -> None:
+        self.content, self._names = content, kinds()
+        self.tensors, self.operators = content.subgraphs[0].tensors, content.subgraphs[0].operators
+        self._maker = {output: op for op in self.operators for output in op.outputs}
+        self.readers = Counter(tensor for op in self.operators for tensor in op.inputs)
 
-    def __init__(self, model: bytes, content: object) -> None:
-        self.model, self.content = model, content
+    def kind(self, op: object) -> str:
+        return kind_of(self.content, op, self._names)
 
-    def bytes_of(self, buffer: object) -> bytes:
-        if buffer.offset > 1:
-            return self.model[buffer.offset : buffer.offset + buffer.size]
-        return b"" if buffer.data is None else bytes(buffer.data)
+    def maker(self, tensor: int, kind: str) -> object | None:
+        """The operator that makes a tensor, if it is of this kind."""
+        op = self._maker.get(tensor)
+        return op if op is not None and self.kind(op) == kind else None
 
-    def kind(self, op: object) -> int:
-        code = self.content.operatorCodes[op.opcodeIndex]
-        return max(code.builtinCode, code.deprecatedBuiltinCode)
+    def shape(self, tensor: int) -> list[int]:
+        return [int(n) for n in self.tensors[tensor].shape]
 
-    def constant(self, graph: object, like: int, values: list[int]) -> int:
+    def integers(self, tensor: int) -> np.ndarray:
+        """Values of an int32 constant."""
+        return np.frombuffer(bytes_of(self.content.buffers[self.tensors[tensor].buffer]), "<i4")
+
+    def make_depth_to_space(self, op: object, source: int) -> None:
+        """Turn `op` into a depth to space by 2 of another tensor, with the same output."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        options = schema.DepthToSpaceOptionsT()
+        options.blockSize = 2
+        op.opcodeIndex = code_index(self.content, schema.BuiltinOperator.DEPTH_TO_SPACE)
+        op.builtinOptions, op.builtinOptionsType = options, schema.BuiltinOptions.DepthToSpaceOptions
+        op.inputs = [source]
+
+    def four_copies(self, resize: object) -> int:
+        """Index of a new tensor that holds the input of a x2 resize four times, side by side in its channels."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        source = resize.inputs[0]
+        _, height, width, channels = self.shape(source)
+        if self.shape(resize.outputs[0]) != [1, 2 * height, 2 * width, channels]:
+            raise CheckFailed("the graph up-samples by another factor than 2; export it with another --precision")
+        tensor = copy.copy(self.tensors[source])
+        tensor.shape, tensor.name = [1, height, width, 4 * channels], f"fused/copies_{len(self.tensors)}".encode()
+        self.tensors.append(tensor)
+        copies, options = schema.OperatorT(), schema.ConcatenationOptionsT()
+        options.axis = 3
+        copies.opcodeIndex = code_index(self.content, schema.BuiltinOperator.CONCATENATION)
+        copies.builtinOptions, copies.builtinOptionsType = options, schema.BuiltinOptions.ConcatenationOptions
+        copies.inputs, copies.outputs = [source] * 4, [len(self.tensors) - 1]
+        self.operators.insert(self.operators.index(resize), copies)
+        return len(self.tensors) - 1
+
+    def constant(self, like: int, values: list[int]) -> int:
         """Index of a new int32 constant that resembles another one."""
-        tensor = copy.copy(graph.tensors[like])
+        tensor = copy.copy(self.tensors[like])
         buffer = copy.copy(self.content.buffers[tensor.buffer])
-        buffer.data, buffer.offset, buffer.size = np.array(values, "<i4").tobytes(), 0, 0
+        buffer.data = np.array(values, "<i4").tobytes()
         tensor.buffer = len(self.content.buffers)
         tensor.name = f"fused/constant_{tensor.buffer}".encode()  # the quantiser wants names to differ
         self.content.buffers.append(buffer)
-        graph.tensors.append(tensor)
-        return len(graph.tensors) - 1
-
-    def turn_into(self, op: object, kind: int, inputs: list[int], options: object, options_type: int) -> None:
-        """Make `op` another operator with the same output."""
-        codes = self.content.operatorCodes
-        known = [i for i, code in enumerate(codes) if max(code.builtinCode, code.deprecatedBuiltinCode) == kind]
-        if not known:
-            from ai_edge_litert import schema_py_generated as schema
-
-            known = [len(codes)]
-            codes.append(schema.OperatorCodeT(builtinCode=kind, deprecatedBuiltinCode=kind, version=2))
-        op.opcodeIndex, op.inputs = known[0], inputs
-        op.builtinOptions, op.builtinOptionsType = options, options_type
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
 
 
-def _fuse_graph(file: _File, graph: object) -> int:
-    """How many operators were put together."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    kinds, options = schema.BuiltinOperator, schema.BuiltinOptions
-    maker = {output: op for op in graph.operators for output in op.outputs}
-    readers: dict[int, int] = {}
-    for op in graph.operators:
-        for tensor in op.inputs:
-            readers[tensor] = readers.get(tensor, 0) + 1
-    dropped: set[int] = set()
-    fused = 0
-    for op in graph.operators:
-        between: list[object] = []
-        if file.kind(op) == kinds.MAXIMUM and (found := _leaky(file, graph, maker, op)):
-            source, slope, between = found
-            leaky = schema.LeakyReluOptionsT()
-            leaky.alpha = slope
-            file.turn_into(op, kinds.LEAKY_RELU, [source], leaky, options.LeakyReluOptions)
-        elif file.kind(op) == kinds.RESHAPE and (found := _depth_to_space(file, graph, maker, op)):
-            source, between = found
-            space = schema.DepthToSpaceOptionsT()
-            space.blockSize = 2
-            file.turn_into(op, kinds.DEPTH_TO_SPACE, [source], space, options.DepthToSpaceOptions)
-        elif file.kind(op) == kinds.SLICE and (found := _crop(file, graph, maker, op)):
-            source, begin, between = found
-            size = [int(n) for n in graph.tensors[op.outputs[0]].shape]
-            op.inputs = [source, file.constant(graph, op.inputs[1], begin), file.constant(graph, op.inputs[2], size)]
-        fused += bool(between)
-        dropped |= {id(step) for step in between if all(readers[output] == 1 for output in step.outputs)}
-    graph.operators = [op for op in graph.operators if id(op) not in dropped]
-    return fused
-
-
-def _crop(file: _File, graph: object, maker: dict, last: object) -> tuple[int, list[int], list[object]] | None:
+def _crop(graph: _Graph, last: object) -> tuple[int, list[int], list[object]] | None:
     """(tensor x, begin, operators that become useless) where `last` slices what another slice made of x."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    first = maker.get(last.inputs[0])
-    if first is None or file.kind(first) != schema.BuiltinOperator.SLICE:
+    first = graph.maker(last.inputs[0], "SLICE")
+    if first is None:
         return None
-    begins = [
-        np.frombuffer(file.bytes_of(file.content.buffers[graph.tensors[op.inputs[1]].buffer]), "<i4")
-        for op in (first, last)
-    ]
-    if len({len(begin) for begin in begins} | {len(graph.tensors[first.inputs[0]].shape)}) != 1:
+    begins = [graph.integers(op.inputs[1]) for op in (first, last)]
+    if len({len(begin) for begin in begins} | {len(graph.shape(first.inputs[0]))}) != 1:
         return None
     return first.inputs[0], (begins[0] + begins[1]).tolist(), [first]
 
 
-def _depth_to_space(file: _File, graph: object, maker: dict, last: object) -> tuple[int, list[object]] | None:
+def _depth_to_space(graph: _Graph, last: object) -> tuple[int, list[object]] | None:
     """(tensor x, operators that become useless) where `last` ends reshape, transpose, reshape of a depth to space."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    kinds = schema.BuiltinOperator
-    turn = maker.get(last.inputs[0])
-    if turn is None or file.kind(turn) != kinds.TRANSPOSE:
+    turn = graph.maker(last.inputs[0], "TRANSPOSE")
+    first = turn and graph.maker(turn.inputs[0], "RESHAPE")
+    if first is None:
         return None
-    first = maker.get(turn.inputs[0])
-    if first is None or file.kind(first) != kinds.RESHAPE:
-        return None
-    order = np.frombuffer(file.bytes_of(file.content.buffers[graph.tensors[turn.inputs[1]].buffer]), "<i4")
     source = first.inputs[0]
-    shapes = [[int(n) for n in graph.tensors[i].shape] for i in (source, first.outputs[0], last.outputs[0])]
+    shapes = [graph.shape(tensor) for tensor in (source, first.outputs[0], last.outputs[0])]
     height, width, _, _, channels = shapes[1] if len(shapes[1]) == 5 else [0] * 5
     expected = [[1, height, width, 4 * channels], [height, width, 2, 2, channels], [1, 2 * height, 2 * width, channels]]
-    return (source, [turn, first]) if order.tolist() == INTERLEAVE and shapes == expected else None
-
-
-def _leaky(file: _File, graph: object, maker: dict, maximum: object) -> tuple[int, float, list[object]] | None:
-    """(tensor x, slope, operators that become useless) where `maximum` is one of x and slope * x."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    kinds = schema.BuiltinOperator
-    for plain, scaled in (tuple(maximum.inputs), tuple(maximum.inputs)[::-1]):
-        product = maker.get(scaled)
-        if product is None or file.kind(product) != kinds.MUL:
-            continue
-        between = [product]
-        step = maker.get(plain)
-        if step is not None and file.kind(step) == kinds.QUANTIZE:
-            between.append(step)
-            plain = step.inputs[0]
-        factors = [tensor for tensor in product.inputs if tensor != plain]
-        if len(factors) == 1 and plain in product.inputs:
-            slope = _scalar(file, graph, factors[0])
-            if slope is not None and SLOPES[0] < slope < SLOPES[1]:
-                return plain, slope, between
-    return None
-
-
-def _scalar(file: _File, graph: object, index: int) -> float | None:
-    """The value of a constant with one element, integers as the real number they stand for."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    tensor = graph.tensors[index]
-    data = file.bytes_of(file.content.buffers[tensor.buffer])
-    types = {schema.TensorType.FLOAT32: "<f4", schema.TensorType.INT8: "i1", schema.TensorType.INT16: "<i2"}
-    if tensor.type not in types:
-        return None
-    values = np.frombuffer(data, types[tensor.type])
-    if values.size != 1:
-        return None
-    if tensor.type == schema.TensorType.FLOAT32:
-        return float(values[0])
-    return float((int(values[0]) - tensor.quantization.zeroPoint[0]) * tensor.quantization.scale[0])
+    alike = graph.integers(turn.inputs[1]).tolist() == INTERLEAVE and shapes == expected
+    return (source, [turn, first]) if alike else None

@@ -37,7 +37,6 @@ REWRITES: dict[str, Rewrite] = {
         ),
         Rewrite("base-nhwc", "last keypoint layer in the order of NHWC runtimes", norms.base_in_nhwc),
         Rewrite("skip-first", "1x1 skip before its up-sampling", upsampling.skip_first),
-        Rewrite("skip-nhwc", "skips up-sample by depth to space", upsampling.skip_to_space, needs=("skip-first",)),
         Rewrite("one-head", "three heads as one convolution", layers.one_head),
         Rewrite(
             "transposed",

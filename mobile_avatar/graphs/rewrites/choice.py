@@ -15,18 +15,13 @@ class Choice:
 
     rewrites: tuple[str, ...]
     fact: str
-    eight_bits: tuple[str, ...] = ()
-    """Further ones where tensors have 8 bits."""
 
-
-EIGHT_BITS = ("w8a8", "mixed")
 
 CHOICES: dict[str, Choice] = {
     "tflite": Choice(
-        (*ALWAYS, "base-nhwc", "phases-nhwc", "maximum"),
+        (*ALWAYS, "base-nhwc", "phases-nhwc"),
         "measured, LiteRT on x86: phases take 0.7 of the time of up-sampling + 3x3 in fp32 and 0.75 in w8a8; a "
-        "transposed convolution takes 1.4 and 0.8, and some GPU drivers refuse it. XNNPACK lacks 8-bit nearest",
-        eight_bits=("skip-nhwc",),
+        "transposed convolution takes 1.4 and 0.8, and some GPU drivers refuse it",
     ),
     "onnx": Choice(
         (*ALWAYS, "transposed"),
@@ -46,7 +41,6 @@ CHOICES: dict[str, Choice] = {
 }
 
 
-def default_rewrites(target: str, precision: str = "fp32") -> tuple[str, ...]:
+def default_rewrites(target: str) -> tuple[str, ...]:
     """The rewrites of a target, in the order in which they are applied."""
-    choice = CHOICES[target]
-    return check_rewrites((*choice.rewrites, *(choice.eight_bits if precision in EIGHT_BITS else ())))
+    return check_rewrites(CHOICES[target].rewrites)

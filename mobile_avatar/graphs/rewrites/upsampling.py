@@ -27,27 +27,6 @@ def skip_first(generator: FrameGenerator) -> None:
         block.skip = SkipThenUpsample(block.skip.conv)
 
 
-class SkipToSpace(SkipThenUpsample):
-    """The same, with the up-sampling as depth to space of four copies: XNNPACK has no integer nearest neighbour."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x).permute(0, 2, 3, 1)
-        return _interleaved(torch.cat([x, x, x, x], -1)).permute(0, 3, 1, 2)
-
-
-def skip_to_space(generator: FrameGenerator) -> None:
-    """Skips up-sample by depth to space."""
-    for block in generator.blocks:
-        block.skip = SkipToSpace(block.skip.conv)
-
-
-def _interleaved(phases: Tensor) -> Tensor:
-    """Depth to space in NHWC: (1, s, s, 4 * C), phases outermost -> (1, 2s, 2s, C)."""
-    side, channels = phases.shape[1], phases.shape[-1] // 4
-    parts = phases.reshape(side, side, 2, 2, channels).permute(0, 2, 1, 3, 4)
-    return parts.reshape(1, 2 * side, 2 * side, channels)
-
-
 def transposed(layer: UpsampledConv) -> nn.ConvTranspose2d:
     """Nearest x2 + 3x3 convolution (padding 1) as a stride-2 transposed convolution 4x4 (padding 1).
 
@@ -92,7 +71,9 @@ class PhaseConv(nn.Module):
         phases = self.conv(x)
         if not self.channels_last:
             return F.pixel_shuffle(phases, 2)[:, :, 1:-1, 1:-1]
-        return _interleaved(phases.permute(0, 2, 3, 1))[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+        side, n = phases.shape[-1], self.outputs
+        parts = phases.permute(0, 2, 3, 1).reshape(side, side, 2, 2, n).permute(0, 2, 1, 3, 4)
+        return parts.reshape(1, 2 * side, 2 * side, n)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
 
 
 def as_transposed(generator: FrameGenerator) -> None:
