@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from mobile_avatar.errors import MissingTool
-from mobile_avatar.exporters.registry import Request, find_target
+from mobile_avatar.exporters.registry import INTEGER, Request, find_target
 from mobile_avatar.graphs.deployment import WARPS
 from mobile_avatar.graphs.frame_generator import plain
 from mobile_avatar.graphs.rewrites import rewrite
 from mobile_avatar.graphs.rewrites.choice import default_rewrites
 from mobile_avatar.graphs.spec import graph_spec
-from mobile_avatar.models.bilayer.config import PRESETS, SLOPE, BilayerConfig
-from mobile_avatar.models.bilayer.folded import FoldedGenerator
+from mobile_avatar.models.bilayer.config import PRESETS
 from mobile_avatar.quantization.calibration import load_calibration
 from mobile_avatar.verification.executorch_process import open_program
 from mobile_avatar.verification.runners import Exported, open_runner
+from tests.deployment_cases import lively_generator
 
 WARP = "split"
 BASELINE = "torch, official structure"
@@ -61,23 +61,6 @@ VARIANTS: dict[str, Variant] = {
 Frame = Callable[[], object]
 
 
-def random_person(config: BilayerConfig) -> tuple[FoldedGenerator, torch.Tensor]:
-    """A person of random numbers: time does not depend on what they show.
-
-    They are lively enough for every tensor to have a range; on torch's own start XNNPACK refuses the integer scales.
-    """
-    torch.manual_seed(0)
-    folded = FoldedGenerator(config).eval()
-    with torch.no_grad():
-        for name, parameter in folded.named_parameters():
-            if name.endswith("weight"):
-                torch.nn.init.kaiming_normal_(parameter, a=SLOPE)
-            else:
-                parameter.add_(0.1 * torch.randn_like(parameter))  # a norm of ones and zeros would be left out
-        folded.heads.weight.mul_(0.2)
-    return folded, torch.zeros(1, 3, config.image_size, config.image_size)
-
-
 @contextmanager
 def frame_of(variant: Variant) -> Iterator[Frame]:
     """A function that computes one frame.
@@ -86,7 +69,10 @@ def frame_of(variant: Variant) -> Iterator[Frame]:
         MissingTool: the runtime or its converter is not installed.
     """
     torch.set_num_threads(1)
-    folded, texture = random_person(PRESETS[variant.preset])
+    # Time does not depend on what random numbers show.
+    folded = lively_generator(PRESETS[variant.preset])
+    size = folded.config.image_size
+    texture = torch.zeros(1, 3, size, size)
     keypoints = load_calibration().keypoints
     frame = keypoints[-1:]
     if variant.target is None:
@@ -102,10 +88,10 @@ def frame_of(variant: Variant) -> Iterator[Frame]:
     target = find_target(variant.target)
     names = default_rewrites(variant.target) if variant.rewrites is None else variant.rewrites
     module = WARPS[WARP](rewrite(folded, names), texture, target.layout).eval()
-    spec = graph_spec(WARP, folded.config.image_size, target.layout)
+    spec = graph_spec(WARP, size, target.layout)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        calibration = None if variant.precision in ("fp32", "fp16") else keypoints
+        calibration = keypoints if variant.precision in INTEGER else None
         request = Request(module, spec, variant.precision, WARP, folder, {}, calibration=calibration)
         try:
             product = target.convert(request)

@@ -59,13 +59,8 @@ class Case:
         return lowest
 
 
-def make_case(
-    warp: str, layout: str, config: BilayerConfig = PRESETS["compact"], rewrites: tuple[str, ...] | None = None
-) -> Case:
-    """Random weights and a random smooth texture; every adaptive scale and bias differs from 1 and 0.
-
-    With `rewrites` the module to be exported is a rewritten one; the answers are always those of the folded generator.
-    """
+def lively_generator(config: BilayerConfig) -> FoldedGenerator:
+    """Random numbers with which every tensor has a range; no norm is all ones and zeros, so none can be left out."""
     torch.manual_seed(1)
     generator = FoldedGenerator(config).eval()
     with torch.no_grad():
@@ -76,7 +71,17 @@ def make_case(
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
         generator.heads.weight.mul_(0.2)
-    size = config.image_size
+    return generator
+
+
+def make_case(
+    warp: str, layout: str, config: BilayerConfig = PRESETS["compact"], rewrites: tuple[str, ...] | None = None
+) -> Case:
+    """Random weights and a random smooth texture; every adaptive scale and bias differs from 1 and 0.
+
+    With `rewrites` the module to be exported is a rewritten one; the answers are always those of the folded generator.
+    """
+    generator, size = lively_generator(config), config.image_size
     texture = torch.nn.functional.interpolate(torch.rand(1, 3, size // 8, size // 8), (size, size), mode="bilinear")
     module = WARPS[warp](generator, texture * 2 - 1, layout).eval()
     spec = graph_spec(warp, size, layout)

@@ -13,7 +13,7 @@ from mobile_avatar.avatar import Avatar
 from mobile_avatar.benchmarking.estimate import budget
 from mobile_avatar.errors import BadInput, CheckFailed
 from mobile_avatar.exporters.recipes import Recipe
-from mobile_avatar.exporters.registry import Request, find_target
+from mobile_avatar.exporters.registry import INTEGER, Request, find_target
 from mobile_avatar.files import replace_folder, sha256
 from mobile_avatar.graphs.deployment import WARPS
 from mobile_avatar.graphs.frame_generator import plain
@@ -32,7 +32,6 @@ from mobile_avatar.verification.parity import write_golden
 from mobile_avatar.verification.verify import verify_files
 
 CASES = 8
-INTEGER = ("w8a8", "w8a16", "mixed")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+INTEGER = ("w8a8", "w8a16", "mixed")
+"""Precisions that compute with integers, so that they are calibrated."""
+
 
 @dataclass(frozen=True)
 class Request:

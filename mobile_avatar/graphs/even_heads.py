@@ -4,23 +4,9 @@ import copy
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mobile_avatar.graphs.frame_generator import PARTS, FrameGenerator, Tail
-
-
-class EvenTail(Tail):
-    """Undoes the scaling of the heads behind the slices, where warp, image and mask have tensors of their own."""
-
-    def __init__(self, factors: list[float]) -> None:
-        super().__init__()
-        self.factors = factors
-
-    def forward(self, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        uv, lf, mask = (
-            part if factor == 1 else part * factor for part, factor in zip(self.split(heads), self.factors, strict=True)
-        )
-        return torch.tanh(uv), torch.tanh(lf), torch.sigmoid(mask)
 
 
 @torch.no_grad()
@@ -48,5 +34,5 @@ def even_heads(module: nn.Module, keypoints: np.ndarray) -> nn.Module:
     gains = torch.cat([torch.full((count,), 1 / factor) for count, factor in zip(PARTS, factors, strict=True)])
     generator.heads.weight.mul_(gains[:, None, None, None])
     generator.heads.bias.mul_(gains)
-    generator.tail = EvenTail(factors)
+    generator.tail = Tail(tuple(factors))
     return module

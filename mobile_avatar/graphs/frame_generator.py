@@ -67,14 +67,19 @@ class Heads(nn.Module):
 
 
 class Tail(nn.Module):
-    """What the heads become: delta uv (N, 2, S, S) and lf (N, 3, S, S) in [-1, 1], mask (N, 1, S, S) in [0, 1]."""
+    """What the heads become: delta uv (N, 2, S, S) and lf (N, 3, S, S) in [-1, 1], mask (N, 1, S, S) in [0, 1].
 
-    @staticmethod
-    def split(heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return heads[:, 0:2], heads[:, 2:5], heads[:, 5:6]
+    Args:
+        factors: of the three, where the filters of the heads were divided by them (`even_heads`).
+    """
+
+    def __init__(self, factors: tuple[float, ...] = (1.0, 1.0, 1.0)) -> None:
+        super().__init__()
+        self.factors = factors
 
     def forward(self, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        uv, lf, mask = self.split(heads)
+        parts = heads[:, 0:2], heads[:, 2:5], heads[:, 5:6]
+        uv, lf, mask = (p if factor == 1 else p * factor for p, factor in zip(parts, self.factors, strict=True))
         return torch.tanh(uv), torch.tanh(lf), torch.sigmoid(mask)
 
 

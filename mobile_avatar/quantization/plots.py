@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_avatar.files import replace_file
 from mobile_avatar.quantization.sensitivity import Measured
 from mobile_avatar.rendering.composite import to_rgb8
 from mobile_avatar.rendering.contact_sheet import contact_sheet
+from mobile_avatar.rendering.figures import new_figure, save_figure
 
 AMPLIFIED = 8  # differences are shown this many times larger
 WORST = 4  # frames
@@ -16,19 +16,21 @@ WORST = 4  # frames
 
 def sensitivity_chart(alone: Sequence[Measured], kept: Sequence[str], path: Path) -> None:
     """One bar per layer: PSNR of the image when this layer alone is in 8 bits; kept layers stand out."""
-    figure, axes = _figure(height=1 + 0.22 * len(alone))
+    figure = new_figure(8, 1 + 0.22 * len(alone))
+    axes = figure.subplots()
     names = [row.name for row in alone]
     colours = ["tab:orange" if name in kept else "tab:blue" for name in names]
     axes.barh(names, [row.psnr_db["image"] for row in alone], color=colours)
     axes.invert_yaxis()
     axes.set_xlabel("PSNR of the image, dB, with only this layer in 8 bits (measured, LiteRT)")
     axes.set_title("Sensitivity by layer; orange: kept above 8 bits by the recipe", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def size_chart(files: Sequence[Measured], steps: Sequence[Measured], chosen: Measured, path: Path) -> None:
     """File size against PSNR: whole precisions, the recipes on the way, and the chosen one."""
-    figure, axes = _figure(height=4)
+    figure = new_figure(8, 4)
+    axes = figure.subplots()
     axes.plot([row.size / 1e6 for row in steps], [row.psnr_db["image"] for row in steps], ".-", label="mixed recipes")
     for row in files:
         axes.plot(row.size / 1e6, row.psnr_db["image"], "o", label=row.name)
@@ -37,7 +39,7 @@ def size_chart(files: Sequence[Measured], steps: Sequence[Measured], chosen: Mea
     axes.set_ylabel("PSNR of the image, dB")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def worst_frames(golden: np.ndarray, rows: Sequence[Measured], path: Path) -> None:
@@ -51,17 +53,3 @@ def worst_frames(golden: np.ndarray, rows: Sequence[Measured], path: Path) -> No
             cells.append((row.name, to_rgb8(row.images[frame])))
             cells.append((f"{row.name}: difference x{AMPLIFIED}", to_rgb8(difference)))
     contact_sheet(cells, 1 + 2 * len(rows), path)
-
-
-def _figure(height: float) -> tuple:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
-def _save(figure: object, path: Path) -> None:
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)

@@ -35,8 +35,6 @@ from mobile_avatar.rendering.tracks import varied_keypoints
 
 CASES = 16
 TARGET = "tflite"
-WHOLE = ("fp32", "fp16", "w8a16")
-"""Precisions that are shown beside w8a8 and the recipe."""
 
 
 def quantize_report(
@@ -57,17 +55,20 @@ def quantize_report(
     keypoints = varied_keypoints(CASES, seed=0, neutral=avatar.source_keypoints.numpy())
     golden = golden_outputs(avatar, reference, spec, keypoints)
     with replace_folder(output) as folder, tempfile.TemporaryDirectory() as place:
-        request = Request(module, spec, "fp32", "split", Path(place), {}, calibration=calibration.keypoints)
+        request = Request(module, spec, "fp32", "split", Path(place), {})
         judge = Judge(avatar, spec, keypoints, golden, Path(place))
-        whole = {}
-        for name in progress(WHOLE, len(WHOLE), "exporting"):
-            whole[name] = _exported(replace(request, precision=name), judge)
-        with workshop(request.folder, "litert-torch"):
-            calibrated = tflite.calibrate(float_model(request), calibration.keypoints)
 
         def finish(model: bytes) -> bytes:
             return finish_file(model, spec, {})
 
+        with workshop(request.folder, "litert-torch"):
+            plain_float = float_model(request)
+            half = tflite.half_weights(plain_float)
+            integer = float_model(replace(request, precision="w8a8", calibration=calibration.keypoints))
+            calibrated = tflite.calibrate(integer, calibration.keypoints)
+            wide = tflite.quantize(calibrated, "w8a16").model
+        models = {"fp32": plain_float, "fp16": half, "w8a16": wide}
+        whole = {name: judge.measure(name, finish(model)) for name, model in models.items()}
         alone = one_at_a_time(judge, calibrated, finish, progress)
         plain = finish(quantized(calibrated, "w8a8").model)
         steps = search(judge, calibrated, finish, alone, (len(plain), whole["fp16"].size), progress)
@@ -105,12 +106,6 @@ def gain(w8a8: Measured, mixed: Measured, fp16: Measured) -> dict:
         "size_share": round((mixed.size - w8a8.size) / room, 3),
         "size_share_limit": SHARE,
     }
-
-
-def _exported(request: Request, judge: Judge) -> Measured:
-    with tempfile.TemporaryDirectory(dir=request.folder) as place:
-        product = find_target(TARGET).convert(replace(request, folder=Path(place)))
-        return judge.measure(request.precision, Path(place, product.files["model"]).read_bytes())
 
 
 def layer_table(report: dict) -> list[tuple[str, float, float, bool]]:

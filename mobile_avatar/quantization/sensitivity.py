@@ -11,7 +11,7 @@ from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
 from mobile_avatar.quantization import tflite
 from mobile_avatar.quiet import quiet
 from mobile_avatar.rendering.composite import composite
-from mobile_avatar.verification.parity import decibels
+from mobile_avatar.verification.parity import decibels, run_cases
 from mobile_avatar.verification.runners import Exported, open_runner
 
 RUNNER = "mobile_avatar.verification.litert:open_litert"
@@ -61,8 +61,7 @@ class Judge:
         path = self.folder / "variant.tflite"
         path.write_bytes(model)
         runner = open_runner(RUNNER, Exported(self.folder, {"model": path}, self.spec, "mixed", "split"))
-        frames = [runner.run(row[None]) for row in self.keypoints]
-        made = {t.name: np.concatenate([frame[t.name] for frame in frames]) for t in self.spec.outputs}
+        made = run_cases(runner, self.keypoints)
         texture = self.avatar.texture[0].permute(1, 2, 0).numpy()
         align = self.avatar.config.align_corners
         made["image"] = composite(made["uv"], made["lf"], made["mask"], texture, align).clip(-1, 1)

@@ -6,7 +6,9 @@ killed ablation goes on where it stopped.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 import click
@@ -59,6 +61,19 @@ class Budget:
     identities: int
     """Test people."""
 
+    def check(self, stored: Path) -> None:
+        """BadInput when the results in a file were made with another budget."""
+        if stored.is_file() and json.loads(stored.read_text())["budget"] != asdict(self):
+            raise BadInput(f"{stored} was made with other options; choose another --output")
+
+
+def quality(model: BilayerModel, budget: Budget, updates: int) -> dict[str, float]:
+    """COLUMNS of a model on the test people of a budget, behind so many updates of the texture."""
+    people = synthetic_people(Selection("test", budget.identities), model.config.image_size)
+    measured = measure(model, people.load, people.draws, {"pixels": pixel_metrics}, Stages(updates))
+    shown = "updated" if updates else "generated"
+    return {column: float(np.mean([person.mean(shown, column) for person in measured])) for column in COLUMNS}
+
 
 def ablation(budget: Budget, folder: Path) -> dict:
     """Train and measure every variant with every seed; returns and writes what `markdown` shows.
@@ -67,18 +82,13 @@ def ablation(budget: Budget, folder: Path) -> dict:
         BadInput: `folder` holds an ablation with another budget.
     """
     stored = folder / "ablation.json"
-    if stored.is_file() and json.loads(stored.read_text())["budget"] != asdict(budget):
-        raise BadInput(f"{stored} was made with other options; choose another --output")
+    budget.check(stored)
     rows: dict[str, dict[str, list[float]]] = {v.name: {c: [] for c in COLUMNS} for v in VARIANTS}
     runs = [(variant, seed) for variant in VARIANTS for seed in range(budget.seeds)]
     for variant, seed in progress(runs, len(runs), "ablation"):
         model = _trained(variant, seed, budget, folder)
-        people = synthetic_people(Selection("test", budget.identities), model.config.image_size)
-        stages = Stages(UPDATE_STEPS if variant.updater else 0)
-        measured = measure(model, people.load, people.draws, {"pixels": pixel_metrics}, stages)
-        shown = "updated" if variant.updater else "generated"
-        for column in COLUMNS:
-            rows[variant.name][column].append(float(np.mean([person.mean(shown, column) for person in measured])))
+        for column, value in quality(model, budget, UPDATE_STEPS if variant.updater else 0).items():
+            rows[variant.name][column].append(value)
     found = {"budget": asdict(budget), "rows": rows}
     for path, text in ((stored, json.dumps(found, indent=1) + "\n"), (folder / "ablation.md", markdown(found))):
         with replace_file(path) as temporary:
@@ -155,15 +165,25 @@ def verdict(rows: dict[str, dict[str, list[float]]]) -> str:
     return f"The order of the thesis is {'reproduced' if held else 'not fully reproduced'}: {'; '.join(sentences)}."
 
 
+def budget_options(preset: str, seeds: int) -> Callable:
+    """The options of a comparison under one Budget, with these defaults; decorates its command."""
+    options = (
+        click.option(
+            "--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the runs and results."
+        ),
+        click.option("--preset", default=preset, show_default=True, help="Member of the model family."),
+        click.option("--image-size", default=64, show_default=True, help="Pixels."),
+        click.option("--steps", default=800, show_default=True, help="Of every variant, all stages together."),
+        click.option("--batch-size", default=8, show_default=True, help="People per step."),
+        click.option("--targets", default=2, show_default=True, help="Driven frames per person and step."),
+        click.option("--seeds", default=seeds, show_default=True, help="Runs of every variant."),
+        click.option("--identities", default=50, show_default=True, help="Test people."),
+    )
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
 @click.command()
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the runs and results.")
-@click.option("--preset", default="tiny", show_default=True, help="Member of the model family.")
-@click.option("--image-size", default=64, show_default=True, help="Pixels.")
-@click.option("--steps", default=800, show_default=True, help="Of every variant, all stages together.")
-@click.option("--batch-size", default=8, show_default=True, help="People per step.")
-@click.option("--targets", default=2, show_default=True, help="Driven frames per person and step.")
-@click.option("--seeds", default=3, show_default=True, help="Runs of every variant.")
-@click.option("--identities", default=50, show_default=True, help="Test people.")
+@budget_options(preset="tiny", seeds=3)
 def main(output: Path, **budget) -> None:
     """Compare the variants of thesis table 5.1 on synthetic people."""
     click.echo(markdown(ablation(Budget(**budget), output)))

@@ -13,19 +13,16 @@ import click
 import numpy as np
 import torch
 
-from mobile_avatar.errors import BadInput
 from mobile_avatar.files import replace_file
 from mobile_avatar.models.bilayer.config import PRESETS, BilayerConfig
 from mobile_avatar.models.bilayer.model import BilayerModel
 from mobile_avatar.models.bilayer.weights import load_weights, save_weights
 from mobile_avatar.progress import progress
-from mobile_avatar.training.ablation import COLUMNS, Budget
+from mobile_avatar.rendering.figures import new_figure, save_figure
+from mobile_avatar.training.ablation import COLUMNS, Budget, budget_options, quality
 from mobile_avatar.training.base import train_base
 from mobile_avatar.training.distill import student_config
-from mobile_avatar.training.evaluation import Stages, measure
-from mobile_avatar.training.metrics import pixel_metrics
 from mobile_avatar.training.options import TrainOptions
-from mobile_avatar.training.people import Selection, synthetic_people
 
 MEMBERS = ("quarter", "medium", "full", "mobile")
 SHOWN_SIZE = 256  # multiply-accumulates are those of the member at its own size
@@ -38,16 +35,13 @@ def tradeoff(budget: Budget, folder: Path) -> dict:
         BadInput: `folder` holds a comparison with another budget.
     """
     stored = folder / "tradeoff.json"
-    if stored.is_file() and json.loads(stored.read_text())["budget"] != asdict(budget):
-        raise BadInput(f"{stored} was made with other options; choose another --output")
+    budget.check(stored)
     rows: dict[str, dict] = {name: {"gmac": gmac(name, budget.preset), **{c: [] for c in COLUMNS}} for name in MEMBERS}
     runs = [(name, seed) for name in MEMBERS for seed in range(budget.seeds)]
     for name, seed in progress(runs, len(runs), "family"):
         model = _trained(name, seed, budget, folder)
-        people = synthetic_people(Selection("test", budget.identities), model.config.image_size)
-        measured = measure(model, people.load, people.draws, {"pixels": pixel_metrics}, Stages(0))
-        for column in COLUMNS:
-            rows[name][column].append(float(np.mean([person.mean("generated", column) for person in measured])))
+        for column, value in quality(model, budget, updates=0).items():
+            rows[name][column].append(value)
     found = {"budget": asdict(budget), "rows": rows}
     with replace_file(stored) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
@@ -95,11 +89,7 @@ def _trained(name: str, seed: int, budget: Budget, folder: Path) -> BilayerModel
 
 def draw(found: dict, path: Path) -> None:
     """One panel per metric: mean and spread over seeds against multiply-accumulates."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 4)
     for axes, (column, label) in zip(figure.subplots(1, len(COLUMNS)), COLUMNS.items(), strict=True):
         for name, row in found["rows"].items():
             marker = "*" if name == "mobile" else "o"
@@ -115,8 +105,7 @@ def draw(found: dict, path: Path) -> None:
         f"{budget['seeds']} seeds, {budget['identities']} unseen synthetic people",
         fontsize=9,
     )
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path)
 
 
 def markdown(found: dict) -> str:
@@ -129,14 +118,7 @@ def markdown(found: dict) -> str:
 
 
 @click.command()
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the runs and results.")
-@click.option("--preset", default="compact", show_default=True, help="Gives the networks that run once per person.")
-@click.option("--image-size", default=64, show_default=True, help="Pixels.")
-@click.option("--steps", default=800, show_default=True, help="Of every member.")
-@click.option("--batch-size", default=8, show_default=True, help="People per step.")
-@click.option("--targets", default=2, show_default=True, help="Driven frames per person and step.")
-@click.option("--seeds", default=2, show_default=True, help="Runs of every member.")
-@click.option("--identities", default=50, show_default=True, help="Test people.")
+@budget_options(preset="compact", seeds=2)
 def main(output: Path, **budget) -> None:
     """Compare the members of the family on synthetic people."""
     click.echo(markdown(tradeoff(Budget(**budget), output)))

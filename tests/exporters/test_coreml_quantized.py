@@ -4,7 +4,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from mobile_avatar.avatar import Avatar
 from mobile_avatar.cli.common import shipped
 from mobile_avatar.exporters.bundle import Plan, export_bundle
-from mobile_avatar.exporters.registry import Product, find_target
+from mobile_avatar.exporters.registry import find_target
 from mobile_avatar.graphs.deployment import WARPS
 from mobile_avatar.graphs.rewrites import ALWAYS, rewrite
 from mobile_avatar.quantization.coreml import affine, calibrate
@@ -23,6 +23,7 @@ from mobile_avatar.verification.coreml import open_coreml
 from mobile_avatar.verification.coreml_package import Operation, Program, read_package
 from mobile_avatar.verification.parity import THRESHOLDS
 from mobile_avatar.verification.runners import Exported
+from tests import deployment_cases
 from tests.deployment_cases import FACTS, SMALL, Case, make_case
 
 ct = pytest.importorskip("coremltools", reason="coremltools is not installed")
@@ -34,13 +35,8 @@ KEEP = ("mlp.1", "blocks.1.conv2", "blocks.2.norm", "blocks.2.skip", "heads")
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(deployment_cases.Made):
     """One export, in this process."""
-
-    case: Case
-    exported: Exported
-    product: Product
 
     @property
     def program(self) -> Program:

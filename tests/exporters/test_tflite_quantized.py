@@ -11,8 +11,9 @@ from mobile_avatar.cli.common import shipped
 from mobile_avatar.exporters.bundle import Plan, export_bundle
 from mobile_avatar.exporters.registry import Product, find_target
 from mobile_avatar.graphs.rewrites.choice import default_rewrites
+from mobile_avatar.graphs.tflite_graph import kind_of, kinds
 from mobile_avatar.quantization.tflite import Calibrated, Quantized, calibrate, layers, quantize
-from mobile_avatar.quantization.tflite_plan import CONVERSIONS, GRID, _layer, kind_of, kinds
+from mobile_avatar.quantization.tflite_plan import CONVERSIONS, GRID, _layer
 from mobile_avatar.verification.litert import open_litert, operators
 from mobile_avatar.verification.parity import THRESHOLDS
 from mobile_avatar.verification.runners import Exported

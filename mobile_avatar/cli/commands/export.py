@@ -11,7 +11,8 @@ from mobile_avatar.cli.common import force_option, json_option, print_checks, pr
 @click.argument("avatar", required=False, type=click.Path(path_type=Path))
 @click.option("--target", help="tflite, snpe, coreml, onnx or executorch; alone it means the target's default device.")
 @click.option(
-    "--device", help="A recipe: snapdragon-855, snapdragon-8-elite, android-gpu, android-cpu, iphone, desktop."
+    "--device",
+    help="A recipe: snapdragon-855, snapdragon-8-elite, android-gpu, android-cpu, android-executorch, iphone, desktop.",
 )
 @click.option("--precision", help="fp32, fp16, w8a8, w8a16 or mixed; default: the recipe's.")
 @click.option("--warp", help="split, native or gather; default: the recipe's.")

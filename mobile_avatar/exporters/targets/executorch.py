@@ -16,7 +16,6 @@ from mobile_avatar.quantization.executorch import Operator, count_operators, des
 MODEL = "render.pte"
 FACTS_METHOD = "mobile_avatar"
 """A method without inputs that returns the metadata as JSON; .pte files have no other place for it."""
-INTEGER = ("w8a8", "mixed")
 WIDE_WEIGHTS = (
     "ExecuTorch stores the convolution weights of half-precision graphs as float32: the file is hardly smaller, only "
     "linear weights and the arithmetic are halved"
@@ -50,7 +49,7 @@ def convert(request: Request) -> Product:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        integer = request.precision in INTEGER
+        integer = request.calibration is not None
         module = half(request.module) if request.precision == "fp16" else request.module
         example = tuple(torch.zeros(tensor.shape) for tensor in request.spec.inputs)
         if integer:
