@@ -12,6 +12,8 @@ COMMANDS = {
     "export": "Export an avatar for a phone or a computer, verify the file and write a bundle.",
     "quantize-report": "Show what 8 bits cost, layer by layer, and write a recipe of mixed precision.",
     "verify": "Run the file of a bundle again and compare it with torch.",
+    "benchmark": "Measure a bundle here, on a phone or in the cloud, and hold it against a budget.",
+    "report": "Write one page about a bundle: frames, parity, operators, times.",
     "create": "Make an avatar from one photo.",
     "animate": "Play an avatar from a built-in track, keypoints or a video.",
     "import": "Convert officially released weights.",

@@ -20,7 +20,7 @@ def verify_files(folder: Path, manifest: dict) -> dict:
     Nothing here trusts the manifest's numbers: golden files are read, the model file is executed.
     """
     folder = Path(folder)
-    changed = _changed_files(folder, manifest["files"])
+    changed = changed_files(folder, manifest["files"])
     detail = "; ".join(changed.values()) or f"{len(manifest['files'])} files"
     checks = [Check("file hashes", not changed, detail)]
     spec = spec_of(manifest)
@@ -29,7 +29,7 @@ def verify_files(folder: Path, manifest: dict) -> dict:
     if manifest["warp"] == "split":
         size = manifest["avatar"]["config"]["image_size"]
         wanted.append(TensorSpec("image", (1, size, size, 3), "NHWC", (-1.0, 1.0)))
-    golden = {tensor.name: _read_golden(folder, tensor) for tensor in (*spec.inputs, *wanted)}
+    golden = {tensor.name: read_golden(folder, tensor) for tensor in (*spec.inputs, *wanted)}
     if len({len(array) for array in golden.values()}) != 1:
         raise CheckFailed(f"{folder}/golden: the files hold different numbers of cases; export the bundle again")
     exported = Exported(
@@ -71,7 +71,7 @@ def composite_results(folder: Path, spec: GraphSpec, config: dict, results: dict
     return composite(layers["uv"], layers["lf"], layers["mask"], texture, config["align_corners"]).clip(-1, 1)
 
 
-def _changed_files(folder: Path, files: list[dict]) -> dict[str, str]:
+def changed_files(folder: Path, files: list[dict]) -> dict[str, str]:
     """Path in the bundle -> what is wrong, for every file that is missing or not as it was exported."""
     changed = {}
     for entry in files:
@@ -83,8 +83,11 @@ def _changed_files(folder: Path, files: list[dict]) -> dict[str, str]:
     return changed
 
 
-def _read_golden(folder: Path, tensor: TensorSpec) -> np.ndarray:
-    """(T, ...) float32 of the tensor's own shape, T at least 1."""
+def read_golden(folder: Path, tensor: TensorSpec) -> np.ndarray:
+    """Golden values of one input or output: (T, ...) float32 of the tensor's own shape, T at least 1.
+
+    Raises CheckFailed when the file is missing or damaged.
+    """
     path = inside(folder, f"golden/{tensor.name}.npy")
     try:
         array = np.load(path, allow_pickle=False)

@@ -1,0 +1,98 @@
+"""mobile-avatar benchmark"""
+
+from pathlib import Path
+
+import click
+
+from mobile_avatar.cli.common import json_option, print_json, print_table, say
+
+HEADER = ("kind", "device", "runtime", "ms", "p90", "p99", "compose", "load", "first", "MB", "scope")
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--on", "place", type=click.Choice(["host", "adb", "aihub"]), help="Where to measure; default: nowhere.")
+@click.option("--device", help="Chip of the estimate and the budget; with `--on aihub` the name of a hosted phone.")
+@click.option("--budget-ms", type=click.FloatRange(min=0, min_open=True), help="Exit 1 when a frame takes longer.")
+@click.option(
+    "--require",
+    type=click.Choice(["measured", "simulated", "estimated"]),
+    default="estimated",
+    help="The budget takes no figure of a lesser kind than this.",
+)
+@click.option("--statistic", type=click.Choice(["p50", "p90", "p99"]), default="p50", help="What the budget judges.")
+@click.option("--runs", default=50, type=click.IntRange(1), help="Steady runs behind a figure.")
+@click.option("--sustained", "sustained_min", default=0.0, type=click.FloatRange(0), help="Minutes of a long run.")
+@click.option("--threads", type=click.IntRange(1), help="host: most threads to try; adb: threads of a CPU run.")
+@click.option("--runtime", "runtimes", multiple=True, help="Only this runtime (repeatable).")
+@click.option("--avatar", type=click.Path(path_type=Path), help="host: the avatar behind the bundle.")
+@click.option("--serial", help="adb: which phone, where several are connected.")
+@click.option("--tools", type=click.Path(path_type=Path), help="adb: folder with the device tools.")
+@json_option
+def command(bundle, place, device, budget_ms, require, statistic, as_json, **options):
+    """Measure BUNDLE on this host, a phone or a hosted phone, and hold it against a budget.
+
+    Without --on nothing is measured: the estimate and the results of earlier runs are shown and judged.
+    """
+    from mobile_avatar.benchmarking.estimate import estimate_result
+    from mobile_avatar.benchmarking.gate import judge
+    from mobile_avatar.benchmarking.places import Settings, measure
+    from mobile_avatar.benchmarking.store import Journal, newest, stored_results
+    from mobile_avatar.benchmarking.subject import open_subject
+    from mobile_avatar.errors import CheckFailed, MobileAvatarError
+
+    subject = open_subject(bundle)
+    chip = subject.manifest["budget"]["device"] if device is None or place == "aihub" else device
+    estimated = estimate_result(subject, chip)
+    journal, stopped = Journal(subject, place or "none"), None
+    if place is None:
+        earlier, notes = stored_results(subject)
+        results = [*newest(earlier), estimated]
+        for note in notes:
+            say(f"note: {note}")
+    else:
+        try:
+            measure(place, subject, Settings(device=device, say=say, **options), journal)
+        except MobileAvatarError as error:  # what was measured until then is shown and kept
+            stopped = error
+        results = [*journal.results, estimated]
+    # Rows of this run are judged wherever they ran; without one, those of the budget's device.
+    fresh = [row for row in journal.results if row.own_file and not row.error]
+    verdict = budget_ms and judge(fresh or results, None if fresh else chip, budget_ms, statistic, require)
+    if as_json:
+        shown = verdict and {"passed": verdict.passed, "budget_ms": budget_ms, "sentence": verdict.sentence}
+        print_json({"results": [row.to_dict() for row in results], "budget": shown or None})
+    else:
+        _show(results, journal.path)
+        if verdict:
+            click.echo(f"\nbudget: {verdict.sentence}")
+    if stopped:
+        raise stopped
+    if verdict and not verdict.passed:
+        raise CheckFailed(f"budget: {verdict.sentence}")
+
+
+def _show(results, path):
+    rows = []
+    for row in results:
+        name, value = row.figure()
+        steady = "-" if value is None else f"{value:.2f}{'' if name == 'p50' else f' ({name})'}"
+        numbers = (row.p90_ms, row.p99_ms, row.composite_p50_ms, row.load_ms, row.first_ms, row.memory_mb)
+        cells = ["-" if number is None else f"{number:.2f}" for number in numbers]
+        rows.append((row.kind.upper(), row.device, row.title, steady, *cells, row.scope))
+    print_table(HEADER, rows)
+    for row in results:
+        for minute in row.sustained:
+            heat = "" if minute.temperature_c is None else f", {minute.temperature_c:.1f} °C"
+            click.echo(f"{row.title}, minute {minute.minute}: p50 {minute.p50_ms:.2f} ms, {minute.runs} runs{heat}")
+        for check in row.parity:
+            word = {True: "ok", False: "FAILED", None: "not run"}[check["passed"]]
+            value = check.get("reason") or f"{check['psnr_db']} dB (at least {check['threshold_db']:g})"
+            click.echo(f"{row.title}, {check['output']}: {value} {word}")
+        for job in row.jobs:
+            click.echo(f"{row.title}, job {job['id']} ({job['type']}, {job['status']}): {job['url']}")
+        for text in (row.error, row.method, *row.notes):
+            if text:
+                click.echo(f"{row.title}: {text}")
+    if path:
+        click.echo(f"\nkept in {path}")
