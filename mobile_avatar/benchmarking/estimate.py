@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from mobile_avatar.benchmarking.result import Result, now
+from mobile_avatar.benchmarking.subject import Subject
+
 BUDGET_MS = 42.0
 
 
@@ -61,3 +64,21 @@ def budget(macs: int, device: str = "snapdragon-855", budget_ms: float | None = 
     result = estimate(macs, device)
     milliseconds = result["estimate_ms"]
     return {**result, "budget_ms": limit, "passed": None if milliseconds is None else milliseconds <= limit}
+
+
+def estimate_result(subject: Subject, device: str) -> Result:
+    """The estimate of a bundle for one chip as a row beside measured ones."""
+    row = estimate(subject.manifest["macs"], device)
+    milliseconds = row["estimate_ms"]
+    return Result(
+        kind="estimated",
+        place="estimate",
+        device=device,
+        runtime="scaled",
+        precision=subject.precision,
+        taken=now(),
+        model_sha256=subject.model_sha256,
+        mean_ms=milliseconds,
+        method="" if milliseconds is None else row["method"],
+        error=row["method"] if milliseconds is None else "",
+    )
