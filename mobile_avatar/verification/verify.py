@@ -1,5 +1,6 @@
 """Verify a bundle: execute the exported file itself and compare it with torch's golden outputs."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,30 @@ from mobile_avatar.verification.parity import THRESHOLDS, compare, run_cases, un
 from mobile_avatar.verification.runners import Check, Exported, open_runner
 
 
-def verify_files(folder: Path, manifest: dict) -> dict:
-    """Rows for the manifest: `parity` (one per output, and the composited image of a split bundle) and `checks`.
+@dataclass(frozen=True)
+class Verified:
+    """A bundle that was examined: what the manifest says of it, and the arrays behind that."""
 
-    Nothing here trusts the manifest's numbers: golden files are read, the model file is executed.
+    parity: list[dict]
+    """One row per output, and one for the composited image of a split bundle."""
+    checks: list[dict]
+    golden: dict[str, np.ndarray] = field(repr=False)
+    """Name -> (T, ...) float32 of the input, the outputs and the image."""
+    results: dict[str, np.ndarray] = field(repr=False)
+    """The same names without the input, as the file computed them; empty when it did not run."""
+
+
+def verify_files(folder: Path, manifest: dict) -> dict:
+    """Rows for the manifest: `parity` (one per output, and the composited image of a split bundle) and `checks`."""
+    verified = examine(folder, manifest)
+    return {"parity": verified.parity, "checks": verified.checks}
+
+
+def examine(folder: Path, manifest: dict) -> Verified:
+    """Execute the exported file on every golden case.
+
+    Nothing here trusts the manifest's numbers: golden files are read, the model file is executed. A file that is
+    damaged or cannot run here is told in the rows; CheckFailed is raised when the golden files are damaged.
     """
     folder = Path(folder)
     changed = changed_files(folder, manifest["files"])
@@ -50,11 +71,11 @@ def verify_files(folder: Path, manifest: dict) -> dict:
         passed = False if isinstance(error, CheckFailed) else None
         cases = len(golden["keypoints"])
         rows = [unmeasured(t, "none", cases, threshold, passed, str(error)).to_dict() for t in wanted]
-        return {"parity": rows, "checks": _rows([*checks, Check("the file runs", passed, str(error))])}
+        return Verified(rows, _rows([*checks, Check("the file runs", passed, str(error))]), golden, {})
     if manifest["warp"] == "split":
         results["image"] = composite_results(folder, spec, manifest["avatar"]["config"], results)
     rows = [compare(t, runner.name, results[t.name], golden[t.name], threshold).to_dict() for t in wanted]
-    return {"parity": rows, "checks": _rows([*checks, *runner.checks])}
+    return Verified(rows, _rows([*checks, *runner.checks]), golden, results)
 
 
 def composite_results(folder: Path, spec: GraphSpec, config: dict, results: dict[str, np.ndarray]) -> np.ndarray:
