@@ -1,10 +1,10 @@
-"""Prints the table of docs/performance.md: python -m benchmarks.ratios [--rounds 40] [NAME ...]
+"""Prints the table of docs/performance.md: python -m benchmarks.ratios [--rounds 40] [--save] [NAME ...]
 
 All variants are prepared first and then timed in turns, round after round, in one process: what disturbs the machine
 disturbs all of them, and the ratios hold. Shown is the median over the rounds of (baseline / variant) within a round.
 """
 
-import platform
+import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +13,13 @@ import click
 import numpy as np
 
 from benchmarks.frames import BASELINE, VARIANTS, frame_of
+from mobile_avatar.benchmarking.host_facts import processor
 from mobile_avatar.errors import MissingTool
+from mobile_avatar.files import replace_file
 
-INT8_FLAGS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm")
 WARM_UP = 3
+SAVED = Path(__file__).parent / "baselines.json"
+"""Ratios by processor and variant; `test_ratios.py` holds new ones against them."""
 
 
 def measure(names: list[str], rounds: int) -> dict[str, np.ndarray]:
@@ -38,6 +41,24 @@ def measure(names: list[str], rounds: int) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in times.items()}
 
 
+def ratios(times: dict[str, np.ndarray]) -> dict[str, float]:
+    """How many times faster than the baseline, by variant: the median over the rounds."""
+    return {name: round(float(np.median(times[BASELINE] / values)), 3) for name, values in times.items()}
+
+
+def saved() -> dict[str, float] | None:
+    """The saved ratios of this processor; None where nobody saved any."""
+    return json.loads(SAVED.read_text()).get(processor()) if SAVED.exists() else None
+
+
+def save(found: dict[str, float]) -> None:
+    """Keep the ratios of this processor; those of others stay."""
+    content = json.loads(SAVED.read_text()) if SAVED.exists() else {}
+    content[processor()] = content.get(processor(), {}) | found
+    with replace_file(SAVED) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
 def markdown(times: dict[str, np.ndarray]) -> str:
     """The table: median and fastest milliseconds, median ratio with its quartiles."""
     rows = ["| variant | median ms | fastest ms | faster than the baseline |", "|---|---|---|---|"]
@@ -48,25 +69,18 @@ def markdown(times: dict[str, np.ndarray]) -> str:
     return "\n".join(rows)
 
 
-def processor() -> str:
-    """Name of the processor and whether it multiplies 8-bit integers in one instruction."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "unknown")
-    found = [flag for flag in INT8_FLAGS if flag in text.split()]
-    return f"{name}, 8-bit dot products: {', '.join(found) or 'none'}"
-
-
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(VARIANTS)))
 @click.option("--rounds", default=40, type=click.IntRange(3))
-def main(names: tuple[str, ...], rounds: int) -> None:
+@click.option("--save", "keep", is_flag=True, help="Keep the ratios as the baseline of this processor.")
+def main(names: tuple[str, ...], rounds: int, keep: bool) -> None:
     """Time the variants (all by default) against the baseline and print a markdown table."""
     chosen = list(VARIANTS) if not names else [BASELINE, *(name for name in names if name != BASELINE)]
+    times = measure(chosen, rounds)
     click.echo(f"{processor()}; one thread, {rounds} rounds in turns\n")
-    click.echo(markdown(measure(chosen, rounds)))
+    click.echo(markdown(times))
+    if keep:
+        save(ratios(times))
 
 
 if __name__ == "__main__":

@@ -50,10 +50,11 @@ def judge(
         return Verdict(False, sentence, None)
     best = min(fit, key=lambda row: (RANK.index(row.kind), row.figure(statistic)[1]))
     name, value = best.figure(statistic)
+    what = best.kind if best.kind == "estimated" else f"{best.kind} {name}"
     spread = "" if best.low_ms is None else f" ({best.low_ms:.1f} to {best.high_ms:.1f})"
     passed = value <= budget_ms
     sentence = (
-        f"{best.kind} {name} {value:.2f} ms{spread}, {best.title} on {best.device}, "
+        f"{what} {value:.2f} ms{spread}, {best.title} on {best.device}, "
         f"is {'within' if passed else 'over'} the budget of {budget_ms:g} ms"
     )
     return Verdict(passed, sentence, best)

@@ -30,7 +30,11 @@ class Journal:
 
     def replace_last(self, result: Result) -> None:
         """Put a fuller version in the place of the last row, as a sustained run does every minute."""
-        self.results[-1] = result
+        self.replace(-1, result)
+
+    def replace(self, index: int, result: Result) -> None:
+        """Put a fuller version in the place of row `index`."""
+        self.results[index] = result
         self._write()
 
     def _write(self) -> None:

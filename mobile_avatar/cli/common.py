@@ -1,11 +1,12 @@
 """What several commands share: options, the shipped files, tables and JSON."""
 
-import importlib.resources
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+
+from mobile_avatar.assets import shipped
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
@@ -14,11 +15,6 @@ tracker_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder with the three tracker models, for machines that cannot fetch them.",
 )
-
-
-def shipped(name: str) -> Path:
-    """A file that comes with the package."""
-    return Path(str(importlib.resources.files("mobile_avatar.assets") / name))
 
 
 WEIGHTS = ("compact", "mobile")

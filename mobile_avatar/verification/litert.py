@@ -1,4 +1,4 @@
-"""Runs an exported .tflite file with LiteRT on the CPU, one thread, by the names in its signature."""
+"""Runs an exported .tflite file with LiteRT on the CPU, by the names in its signature."""
 
 from collections import Counter
 
@@ -22,8 +22,8 @@ ARITHMETIC = {
 """What the arithmetic of a precision is called in the runner's name."""
 
 
-def open_litert(exported: Exported) -> Runner:
-    """A runner for `render.tflite`.
+def open_litert(exported: Exported, threads: int = 1) -> Runner:
+    """A runner for `render.tflite` on this many CPU threads.
 
     Raises:
         MissingTool: LiteRT is not installed.
@@ -37,7 +37,7 @@ def open_litert(exported: Exported) -> Runner:
     try:
         content = path.read_bytes()
         with quiet():
-            interpreter = Interpreter(model_content=content, num_threads=1)
+            interpreter = Interpreter(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
             signature = interpreter.get_signature_runner()
     except (OSError, ValueError, RuntimeError) as error:

@@ -80,16 +80,20 @@ def examine(folder: Path, manifest: dict) -> Verified:
 
 def composite_results(folder: Path, spec: GraphSpec, config: dict, results: dict[str, np.ndarray]) -> np.ndarray:
     """The frames (T, S, S, 3) an app would show: the runner's uv, lf and mask with the bundle's own texture file."""
-    size = config["image_size"]
-    path = inside(folder, "texture.f16")
-    try:
-        texture = np.fromfile(path, "<f2").astype(np.float32).reshape(size, size, 3)
-    except (OSError, ValueError) as error:
-        raise CheckFailed(f"{path} is missing or damaged; export the bundle again") from error
+    texture = read_texture(folder, config["image_size"])
     layers = {
         t.name: results[t.name].transpose(0, 2, 3, 1) if t.layout == "NCHW" else results[t.name] for t in spec.outputs
     }
     return composite(layers["uv"], layers["lf"], layers["mask"], texture, config["align_corners"]).clip(-1, 1)
+
+
+def read_texture(folder: Path, size: int) -> np.ndarray:
+    """The texture of a bundle as the app uploads it, (size, size, 3) float32; CheckFailed when it is damaged."""
+    path = inside(folder, "texture.f16")
+    try:
+        return np.fromfile(path, "<f2").astype(np.float32).reshape(size, size, 3)
+    except (OSError, ValueError) as error:
+        raise CheckFailed(f"{path} is missing or damaged; export the bundle again") from error
 
 
 def changed_files(folder: Path, files: list[dict]) -> dict[str, str]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from mobile_avatar.cli.common import force_option, json_option, print_json, say, shipped, tracker_option
+from mobile_avatar.assets import shipped
+from mobile_avatar.cli.common import force_option, json_option, print_json, say, tracker_option
 
 DEMO_SECONDS = 6
 DEMO_FPS = 25

@@ -6,7 +6,7 @@ import click
 
 from mobile_avatar.cli.common import json_option, print_json, print_table, say
 
-HEADER = ("kind", "device", "runtime", "ms", "p90", "p99", "compose", "load", "first", "MB", "scope")
+HEADER = ("kind", "device", "runtime", "ms", "faster", "p90", "p99", "compose", "load", "first", "MB", "scope")
 
 
 @click.command()
@@ -64,35 +64,55 @@ def command(bundle, place, device, budget_ms, require, statistic, as_json, **opt
         print_json({"results": [row.to_dict() for row in results], "budget": shown or None})
     else:
         _show(results, journal.path)
-        if verdict:
+        if verdict and verdict.passed:
             click.echo(f"\nbudget: {verdict.sentence}")
     if stopped:
         raise stopped
+    wrong = [f"{row.title}, {c['output']}" for row in journal.results for c in row.parity if c["passed"] is False]
+    problems = [f"outputs are wrong: {'; '.join(wrong)}"] if wrong else []
     if verdict and not verdict.passed:
-        raise CheckFailed(f"budget: {verdict.sentence}")
+        problems.append(f"budget: {verdict.sentence}")
+    if problems:
+        raise CheckFailed(". ".join(problems))
 
 
 def _show(results, path):
-    rows = []
+    """The table, then what does not fit into it; what is true of many rows is said once."""
+    rows, said = [], {}
+    # Rows of one run on this host were timed in turns and share their time stamp; only they may be compared.
+    slowest: dict[str, float] = {}
+    for row in (row for row in results if row.place == "host" and row.p50_ms):
+        slowest[row.taken] = max(slowest.get(row.taken, 0.0), row.p50_ms)
     for row in results:
         name, value = row.figure()
-        steady = "-" if value is None else f"{value:.2f}{'' if name == 'p50' else f' ({name})'}"
+        plain = name == "p50" or row.kind == "estimated"
+        steady = "-" if value is None else f"{value:.2f}{'' if plain else f' ({name})'}"
+        ratio = f"{slowest[row.taken] / row.p50_ms:.1f}x" if row.place == "host" and row.p50_ms else "-"
         numbers = (row.p90_ms, row.p99_ms, row.composite_p50_ms, row.load_ms, row.first_ms, row.memory_mb)
         cells = ["-" if number is None else f"{number:.2f}" for number in numbers]
-        rows.append((row.kind.upper(), row.device, row.title, steady, *cells, row.scope))
+        rows.append((row.kind.upper(), row.device, row.title, steady, ratio, *cells, row.scope))
+        for text in _remarks(row):
+            said.setdefault(text, []).append(row.title)
     print_table(HEADER, rows)
-    for row in results:
-        for minute in row.sustained:
-            heat = "" if minute.temperature_c is None else f", {minute.temperature_c:.1f} °C"
-            click.echo(f"{row.title}, minute {minute.minute}: p50 {minute.p50_ms:.2f} ms, {minute.runs} runs{heat}")
-        for check in row.parity:
-            word = {True: "ok", False: "FAILED", None: "not run"}[check["passed"]]
-            value = check.get("reason") or f"{check['psnr_db']} dB (at least {check['threshold_db']:g})"
-            click.echo(f"{row.title}, {check['output']}: {value} {word}")
-        for job in row.jobs:
-            click.echo(f"{row.title}, job {job['id']} ({job['type']}, {job['status']}): {job['url']}")
-        for text in (row.error, row.method, *row.notes):
-            if text:
-                click.echo(f"{row.title}: {text}")
+    click.echo()
+    for text, titles in said.items():
+        click.echo(f"{titles[0] if len(titles) == 1 else f'{len(titles)} rows'}: {text}")
     if path:
-        click.echo(f"\nkept in {path}")
+        click.echo(f"kept in {path}")
+
+
+def _remarks(row):
+    if row.soc and row.place != "estimate":
+        heat = [f"{t:.1f} °C" for t in (row.temperature_before_c, row.temperature_after_c) if t is not None]
+        state = [word for word in (row.thermal_before, row.thermal_after) if word]
+        yield ", ".join(filter(None, (row.soc, row.os, row.power_mode, " to ".join(heat), " to ".join(state))))
+    for minute in row.sustained:
+        heat = "" if minute.temperature_c is None else f", {minute.temperature_c:.1f} °C"
+        yield f"minute {minute.minute}: p50 {minute.p50_ms:.2f} ms, {minute.runs} runs{heat}"
+    for check in row.parity:
+        word = {True: "ok", False: "FAILED", None: "not run"}[check["passed"]]
+        value = check.get("reason") or f"{check['psnr_db']} dB (at least {check['threshold_db']:g})"
+        yield f"{check['output']}: {value} {word}"
+    for job in row.jobs:
+        yield f"job {job['id']} ({job['type']}, {job['status']}): {job['url']}"
+    yield from filter(None, (row.error and f"NOT MEASURED: {row.error}", row.method, *row.notes))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from mobile_avatar.cli.common import force_option, json_option, print_checks, print_json, say, shipped
+from mobile_avatar.assets import shipped
+from mobile_avatar.cli.common import force_option, json_option, print_checks, print_json, say
 
 
 @click.command()
