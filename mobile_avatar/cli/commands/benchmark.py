@@ -28,6 +28,7 @@ HEADER = ("kind", "device", "runtime", "ms", "faster", "p90", "p99", "compose", 
 @click.option("--avatar", type=click.Path(path_type=Path), help="host: the avatar behind the bundle.")
 @click.option("--serial", help="adb: which phone, where several are connected.")
 @click.option("--tools", type=click.Path(path_type=Path), help="adb: folder with the device tools.")
+@click.option("--unit", type=click.Choice(["npu", "gpu", "cpu", "all"]), help="aihub: compute unit to ask for.")
 @json_option
 def command(bundle, place, device, budget_ms, require, statistic, as_json, **options):
     """Measure BUNDLE on this host, a phone or a hosted phone, and hold it against a budget.
