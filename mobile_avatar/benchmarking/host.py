@@ -4,7 +4,6 @@ A frame is the graph and the composition of the image, as an app needs it. The b
 is here; the other runtimes get the same graph in float32, converted on the spot.
 """
 
-import contextlib
 import os
 import platform
 import tempfile
@@ -223,9 +222,7 @@ def _time(subject: Subject, settings: Settings, journal: Journal, lanes: list[La
     heat = temperature_c()
     settings.say(f"timing {len(lanes)} rows in turns, {settings.runs} frames each")
     warm: list[list[float]] = [[] for _ in lanes]
-    number = 0
-    with contextlib.ExitStack() as stack:
-        stack.callback(lambda: _finish(subject, journal, lanes, warm, heat))
+    try:
         for number in range(WARM_UP + settings.runs):
             for lane in lanes:
                 if not lane.failure:
@@ -235,11 +232,22 @@ def _time(subject: Subject, settings: Settings, journal: Journal, lanes: list[La
                     times.extend(lane.frame_ms)
                     lane.graph_ms.clear()
                     lane.compose_ms.clear()
+    except BaseException:
+        _finish(subject, journal, lanes, warm, heat, compared=False)
+        raise
+    _finish(subject, journal, lanes, warm, heat)
     if settings.sustained_min:
         _sustain(settings, journal, lanes, keypoints)
 
 
-def _finish(subject: Subject, journal: Journal, lanes: list[Lane], warm: list[list[float]], heat: float | None) -> None:
+def _finish(
+    subject: Subject,
+    journal: Journal,
+    lanes: list[Lane],
+    warm: list[list[float]],
+    heat: float | None,
+    compared: bool = True,
+) -> None:
     after = temperature_c()
     for lane, times in zip(lanes, warm, strict=True):
         row = replace(lane.result, temperature_before_c=heat, temperature_after_c=after, error=lane.failure)
@@ -250,7 +258,7 @@ def _finish(subject: Subject, journal: Journal, lanes: list[Lane], warm: list[li
                 warmup_ms=round(float(np.mean(times)), 4),
                 warmup_runs=WARM_UP,
                 composite_p50_ms=round(float(np.median(lane.compose_ms)), 4),
-                parity=_parity(subject, lane),
+                parity=_parity(subject, lane) if compared else (),
             )
         lane.result = row
         journal.add(row)

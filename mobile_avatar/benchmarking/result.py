@@ -1,7 +1,7 @@
 """One result format for whatever was timed: a row says what ran, where, and how its number came about."""
 
 import datetime
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -152,7 +152,7 @@ def _read(hint: object, value: object, name: str) -> object:
     elif get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{name}: {value!r}")
-        result = tuple(item if options[0] is dict else _build(options[0], item) for item in value)
+        result = tuple(_build(options[0], item) if is_dataclass(options[0]) else item for item in value)
         good = all(isinstance(item, options[0]) for item in result)
     else:
         kinds = options or (hint,)

@@ -1,0 +1,177 @@
+"""Timing on this host: real runtimes, real bundles; what fails or is interrupted keeps what was measured."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobile_avatar.assets import shipped
+from mobile_avatar.avatar import Avatar
+from mobile_avatar.benchmarking import host, host_runtimes
+from mobile_avatar.benchmarking.places import Settings
+from mobile_avatar.benchmarking.store import Journal, stored_results
+from mobile_avatar.benchmarking.subject import open_subject
+from mobile_avatar.errors import BadInput
+from tests.cli.runner import run
+
+COMMAND = [sys.executable, "-c", "from mobile_avatar.cli.main import main; main()"]
+FAST = ("onnxruntime", "torch-folded")
+
+
+def export(folder: Path, *options: str) -> Path:
+    done = subprocess.run([*COMMAND, "export", *options, "-o", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """The default avatar for ONNX Runtime, the target that converts fastest."""
+    return export(tmp_path_factory.mktemp("host") / "onnx", "--target", "onnx")
+
+
+def measured(bundle: Path, **settings) -> Journal:
+    subject = open_subject(bundle)
+    journal = Journal(subject, "host")
+    host.measure(subject, Settings(say=lambda line: None, **{"runtimes": FAST, "runs": 3} | settings), journal)
+    return journal
+
+
+def test_rows_hold_what_the_format_promises(bundle):
+    rows = {row.runtime: row for row in measured(bundle).results}
+    assert list(rows) == ["torch-folded", "onnxruntime"]
+    assert (rows["onnxruntime"].own_file, rows["torch-folded"].own_file) == (True, False)
+    for row in rows.values():
+        assert (row.kind, row.place, row.scope, row.runs, row.threads) == ("measured", "host", "frame", 3, 1)
+        assert 0 < row.p50_ms <= row.p90_ms <= row.p99_ms
+        assert row.first_ms > 0
+        assert row.warmup_ms > 0
+        assert row.runtime_version
+        assert row.soc
+        (image,) = row.parity
+        assert image["passed"] is True
+        assert image["psnr_db"] > 100
+    assert rows["onnxruntime"].taken == rows["torch-folded"].taken, "one run: only such rows are compared"
+
+
+def test_the_command_shows_judges_and_keeps(bundle, capfd):
+    done = run(
+        capfd, "benchmark", bundle, "--on", "host", "--runtime", "onnxruntime", "--runs", 3, "--budget-ms", 10000
+    )
+    assert done.code == 0, done.err
+    assert "MEASURED" in done.out
+    assert "ESTIMATED" in done.out
+    assert "measured p50" in done.out
+    over = run(
+        capfd, "benchmark", bundle, "--on", "host", "--runtime", "onnxruntime", "--runs", 3, "--budget-ms", 0.001
+    )
+    assert over.code == 1
+    assert "is over the budget of 0.001 ms" in over.sentence
+    # Measured on this host, not on the chip of the budget: without --on the estimate is what there is.
+    later = run(capfd, "benchmark", bundle, "--budget-ms", 10000, "--json")
+    assert later.code == 0
+    answer = json.loads(later.out)
+    assert "estimated" in answer["budget"]["sentence"]
+    assert {row["kind"] for row in answer["results"]} == {"measured", "estimated"}
+    refused = run(capfd, "benchmark", bundle, "--budget-ms", 10000, "--require", "measured")
+    assert refused.code == 1
+    assert "no measured figure of this model file" in refused.sentence
+
+
+def test_wrong_requests_are_one_sentence(bundle, tmp_path, capfd):
+    assert (
+        "no runtime 'snpe' on this host"
+        in run(capfd, "benchmark", bundle, "--on", "host", "--runtime", "snpe").sentence
+    )
+    nothing = run(capfd, "benchmark", tmp_path, "--on", "host")
+    assert (nothing.code, "is not a bundle" in nothing.sentence) == (2, True)
+    avatar = Avatar.load(shipped("default.avatar"))
+    avatar.facts["created"] = "another day"
+    avatar.save(tmp_path / "other.avatar")
+    with pytest.raises(BadInput, match="is not the avatar of"):
+        measured(bundle, avatar=tmp_path / "other.avatar")
+
+
+def test_a_changed_model_file_is_not_executed(bundle, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    with open(copy / "render.onnx", "ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(BadInput, match=r"render\.onnx differs from what was exported; export the bundle again"):
+        open_subject(copy)
+
+
+def _open_failing(after: int, error: BaseException):
+    calls = []
+
+    def open_run(exported, threads):
+        real = host_runtimes._open_onnxruntime(exported, threads)
+
+        def run_(keypoints: np.ndarray):
+            calls.append(1)
+            if len(calls) > after:
+                raise error
+            return real(keypoints)
+
+        return run_
+
+    return open_run
+
+
+def _with_open(monkeypatch, open_run) -> None:
+    monkeypatch.setitem(host.RUNTIMES, "onnxruntime", replace(host.RUNTIMES["onnxruntime"], open=open_run))
+
+
+def test_a_runtime_that_stops_keeps_its_row_and_the_others_go_on(bundle, monkeypatch):
+    _with_open(monkeypatch, _open_failing(8, RuntimeError("out of memory")))
+    rows = {row.runtime: row for row in measured(bundle, runs=6).results}
+    assert rows["onnxruntime"].error == "onnxruntime stopped: out of memory"
+    assert rows["onnxruntime"].runs == 2
+    assert rows["torch-folded"].runs == 6
+
+
+def test_an_interruption_keeps_what_was_timed(bundle, monkeypatch):
+    _with_open(monkeypatch, _open_failing(9, KeyboardInterrupt()))
+    before = len(stored_results(open_subject(bundle))[0])
+    with pytest.raises(KeyboardInterrupt):
+        measured(bundle, runs=50)
+    rows = stored_results(open_subject(bundle))[0][before:]
+    assert {row.runtime: row.runs for row in rows} == {"torch-folded": 4, "onnxruntime": 3}
+
+
+def test_sustained_minutes_are_added_to_the_rows(bundle):
+    journal = measured(bundle, sustained_min=0.02, runs=2)
+    for row in journal.results:
+        (minute,) = row.sustained
+        assert minute.minute == 1
+        assert minute.runs > 0
+        assert minute.p50_ms > 0
+    assert stored_results(open_subject(bundle))[0][-2:] == journal.results
+
+
+def test_threads_are_tried_one_by_one_and_then_in_powers():
+    assert host._thread_counts(Settings(threads=3)) == [1, 2, 3]
+    assert host._thread_counts(Settings(threads=12)) == [1, 2, 4, 8, 12]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["snpe", "tflite", "executorch"])
+def test_every_runtime_in_one_process(target, tmp_path):
+    """In a process of its own: after ExecuTorch, LiteRT cannot prepare a file any more."""
+    folder = export(tmp_path / target, "--target", target)
+    arguments = ["benchmark", str(folder), "--on", "host", "--runs", "3", "--threads", "2", "--json"]
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in json.loads(done.stdout)["results"] if row["place"] == "host"]
+    found = [(row["runtime"], row["threads"]) for row in rows]
+    expected = ["torch-plain", "torch-folded", "litert", "litert", "onnxruntime", "executorch"]
+    assert found == list(zip(expected, [1, 1, 1, 2, 1, 1], strict=True))
+    assert not any(row["error"] for row in rows)
+    assert all(row["parity"][0]["passed"] for row in rows)
+    owners = {"tflite": {"litert"}, "executorch": {"executorch"}, "snpe": set()}
+    assert {row["runtime"] for row in rows if row["own_file"]} == owners[target]
