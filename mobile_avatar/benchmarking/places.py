@@ -30,7 +30,7 @@ class Settings:
     tools: Path | None = None
     """adb: folder with the device tools."""
     unit: str | None = None
-    """aihub: compute unit to ask for, `npu`, `gpu`, `cpu` or `all`. None: what the bundle is made for on that device."""
+    """aihub: compute unit to ask for, `npu`, `gpu`, `cpu` or `all`. None: what the bundle is for."""
     say: Callable[[str], None] = field(default=print, repr=False)
     """Receives plain lines of progress."""
 
