@@ -62,13 +62,17 @@ def stored_results(subject: Subject) -> tuple[list[Result], list[str]]:
 
 
 def newest(results: list[Result]) -> list[Result]:
-    """The last row of every (place, device, runtime, delegate, precision, threads), in order of time.
+    """The last row of every (place, device, runtime, delegate, precision, threads, own file), in order of time.
 
-    A later failure does not hide an earlier figure.
+    A later failure does not hide an earlier figure; a cloud job that a later run picked up is shown there only.
     """
+    collected = {job["id"] for row in results if not row.error for job in row.jobs}
     last: dict[tuple, Result] = {}
     for row in results:
-        key = (row.place, row.device, row.runtime, row.delegate, row.precision, row.threads, bool(row.error))
+        if row.error and any(job["id"] in collected for job in row.jobs):
+            continue
+        place = (row.place, row.device, row.runtime, row.delegate, row.precision, row.threads)
+        key = (*place, row.own_file, bool(row.error))
         last.pop(key, None)
         last[key] = row
     return list(last.values())
