@@ -119,7 +119,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = list(graph.node)
     wide = _float32_nodes(nodes)
     floats = _float_tensors(model)
-    constants = _constants(graph)
+    constants = constants_of(graph)
     outputs = {value.name for value in graph.output}
     # A computed tensor is float32 where it enters the graph or leaves a float32 node, and half elsewhere.
     made_wide = {value.name for value in graph.input} | {name for index in wide for name in nodes[index].output}
@@ -177,24 +177,35 @@ def count(model: onnx.ModelProto) -> tuple[int, int]:
     Raises:
         CheckFailed: a shape that the count needs is not fixed.
     """
-    model = shape_inference.infer_shapes(model, data_prop=True)
-    constants = _constants(model.graph)
-    shapes = {name: tuple(tensor.dims) for name, tensor in constants.items()}
-    shapes |= {value.name: _shape(value.type) for value in _values(model.graph)}
+    constants = constants_of(model.graph)
+    shapes = shapes_of(model)
     parameters: dict[str, int] = {}
     macs = 0
     for node in model.graph.node:
-        if node.op_type in _MACS:
-            try:
-                macs += _MACS[node.op_type](node, [shapes[name] for name in node.input], shapes[node.output[0]])
-            except (KeyError, TypeError) as error:
-                raise CheckFailed(f"cannot count {node.op_type} {node.name}: its shapes are not fixed") from error
+        macs += node_macs(node, shapes)
         for name in node.input:
             size = math.prod(shapes[name]) if name in constants else 0
             per_channel = size and node.op_type in ("Mul", "Add") and size == max(shapes[name], default=1)
             if size and (node.op_type in _MACS or per_channel):
                 parameters[name] = size
     return sum(parameters.values()), macs
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...] | None]:
+    """Shapes of all tensors by name, constants included; None where a dimension is open."""
+    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {name: tuple(tensor.dims) for name, tensor in constants_of(graph).items()}
+    return shapes | {value.name: _shape(value.type) for value in _values(graph)}
+
+
+def node_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...] | None]) -> int:
+    """Multiply-accumulates of one node; 0 for types that have none. CheckFailed when its shapes are not fixed."""
+    if node.op_type not in _MACS:
+        return 0
+    try:
+        return _MACS[node.op_type](node, [shapes[name] for name in node.input], shapes[node.output[0]])
+    except (KeyError, TypeError) as error:
+        raise CheckFailed(f"cannot count {node.op_type} {node.name}: its shapes are not fixed") from error
 
 
 def _conv_macs(node: onnx.NodeProto, inputs: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
@@ -237,7 +248,7 @@ def _float32_nodes(nodes: list[onnx.NodeProto]) -> set[int]:
     return wide
 
 
-def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Initializers and the values of Constant nodes, by name."""
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
@@ -266,7 +277,7 @@ def _float_tensors(model: onnx.ModelProto) -> set[str]:
     """Names of all float32 tensors, computed and constant."""
     inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     names = {v.name for v in _values(inferred.graph) if v.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return names | {n for n, tensor in _constants(model.graph).items() if tensor.data_type == TensorProto.FLOAT}
+    return names | {n for n, tensor in constants_of(model.graph).items() if tensor.data_type == TensorProto.FLOAT}
 
 
 def _shape(kind: onnx.TypeProto) -> tuple[int, ...] | None:
