@@ -1,0 +1,88 @@
+"""Which delegate took how much of a graph, from what TFLite and LiteRT log."""
+
+import re
+
+from mobile_avatar.benchmarking.tools.pulled import plain
+
+REPLACED = re.compile(
+    r"Replacing (\d+) (?:out of (\d+) )?node\(s\) with delegate \(([^)\n]*)\) node, yielding (\d+) partitions"
+)
+APPLIED = re.compile(
+    r"Explicitly applied (\S+) delegate, and the model graph will be (completely|partially) executed by the delegate"
+)
+SPLIT = re.compile(
+    r"(?:First )?(\d+) operations will run on the GPU, and the remaining (\d+) (?:operations will run )?on the CPU"
+)
+REFUSED = re.compile(
+    r"operations are not supported by GPU delegate:\s*\n((?:.*\n){0,60}?).*operations will run on the GPU"
+)
+UNITS = (
+    ("GPU", re.compile(r"gpu|_cl\b|opengl|webgpu|metal|vulkan", re.IGNORECASE)),
+    ("XNNPACK", re.compile(r"xnnpack", re.IGNORECASE)),
+)
+"""Name in a result -> delegates that are one."""
+EXCUSES = (
+    "GPU acceleration is unsupported",
+    "Failed to apply GPU delegate",
+    "Though GPU delegate is explicitly applied",
+    "OpenCL",
+)
+"""Parts of lines that say why the GPU did not take a graph, the clearest first."""
+
+
+def read_placement(asked: str, text: str) -> tuple[str, str, list[str]]:
+    """What did the work, a sentence when the GPU was asked for and did not do all of it, and notes."""
+    taken = {name: _taken(name, pattern, text) for name, pattern in UNITS}
+    cpu = "XNNPACK" if taken["XNNPACK"] or "XNNPACK delegate for CPU" in text else "CPU"
+    if asked == "CPU":
+        notes = []
+        if taken["XNNPACK"] and taken["XNNPACK"][0] < taken["XNNPACK"][1]:
+            n, m, _ = taken["XNNPACK"]
+            notes.append(f"XNNPACK took {n} of {m} operators, the others ran in TFLite's own kernels")
+        return cpu, "", notes
+    notes = ["the GPU was allowed to compute in FP16"]
+    whole = any(name == "GPU" and how == "completely" for name, how in APPLIED.findall(text))
+    part = taken["GPU"] or _split(text)
+    if whole or (part and part[0] == part[1]):
+        return "GPU", "", notes
+    if part and part[0]:
+        n, m, partitions = part
+        pieces = f", in {partitions} partitions" if partitions else ""
+        return (
+            f"GPU + {cpu}",
+            f"only {n} of {m} operators ran on the GPU{pieces}, the rest on the CPU{_refused(text)}",
+            notes,
+        )
+    if any(name == "GPU" for name, _ in APPLIED.findall(text)):
+        return f"GPU + {cpu}", f"only a part of the graph ran on the GPU, the rest on the CPU{_refused(text)}", notes
+    said = next((line for part in EXCUSES for line in text.splitlines() if part in line), "")
+    quote = f" (it logs: {plain(said)})" if said else ""
+    return (
+        "CPU (fallback)",
+        f"the GPU was asked for, but the log names no GPU delegate that took the graph, so the CPU ran it{quote}",
+        [],
+    )
+
+
+def _taken(name: str, pattern: re.Pattern, text: str) -> tuple[int, int, int] | None:
+    """(operators taken, operators there, partitions) in the largest graph of which a delegate took something."""
+    found = [
+        (int(match[1]), int(match[2] or match[1]), int(match[4]))
+        for match in REPLACED.finditer(text)
+        if pattern.search(match[3])
+    ]
+    return max(found, key=lambda row: row[1], default=None)
+
+
+def _split(text: str) -> tuple[int, int, int] | None:
+    match = SPLIT.search(text)
+    return None if match is None else (int(match[1]), int(match[1]) + int(match[2]), 0)
+
+
+def _refused(text: str) -> str:
+    """The operators that the GPU delegate refused, as the end of a sentence."""
+    match = REFUSED.search(text)
+    lines = match[1].splitlines() if match else []
+    names = [row[1] for line in lines if (row := re.match(r"(?:\w+: )?([A-Z][A-Z0-9_]+):", line))]
+    names = list(dict.fromkeys(name for name in names if name not in ("ERROR", "WARNING", "INFO")))
+    return f" (not supported: {', '.join(names[:5])})" if names else ""
