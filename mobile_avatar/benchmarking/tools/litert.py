@@ -44,7 +44,8 @@ def _commands(run: DeviceRun) -> tuple[str, ...]:
         f"{profiled} > {run.output}/operators.txt 2>&1 || true",
         *(
             f"{once} --input_layer={tensor.name} --input_layer_shape={shape}"
-            f" --input_layer_value_files={tensor.name}:{shlex.quote(file)} --output_filepath={run.output}/case_{case}.raw"
+            f" --input_layer_value_files={tensor.name}:{shlex.quote(file)}"
+            f" --output_filepath={run.output}/case_{case}.raw"
             f" > {run.output}/case_{case}.txt 2>&1 || true"
             for case, file in enumerate(run.inputs)
         ),

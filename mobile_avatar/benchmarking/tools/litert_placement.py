@@ -45,16 +45,13 @@ def read_placement(asked: str, text: str) -> tuple[str, str, list[str]]:
     part = taken["GPU"] or _split(text)
     if whole or (part and part[0] == part[1]):
         return "GPU", "", notes
+    rest = f"the rest on the CPU{_refused(text)}"
     if part and part[0]:
         n, m, partitions = part
         pieces = f", in {partitions} partitions" if partitions else ""
-        return (
-            f"GPU + {cpu}",
-            f"only {n} of {m} operators ran on the GPU{pieces}, the rest on the CPU{_refused(text)}",
-            notes,
-        )
+        return f"GPU + {cpu}", f"only {n} of {m} operators ran on the GPU{pieces}, {rest}", notes
     if any(name == "GPU" for name, _ in APPLIED.findall(text)):
-        return f"GPU + {cpu}", f"only a part of the graph ran on the GPU, the rest on the CPU{_refused(text)}", notes
+        return f"GPU + {cpu}", f"only a part of the graph ran on the GPU, {rest}", notes
     said = next((line for part in EXCUSES for line in text.splitlines() if part in line), "")
     quote = f" (it logs: {plain(said)})" if said else ""
     return (

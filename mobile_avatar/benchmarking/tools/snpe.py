@@ -34,6 +34,8 @@ def _commands(run: DeviceRun) -> tuple[str, ...]:
     native = " --userbuffer_auto --use_native_input_files --use_native_output_files" if has_integers(run) else ""
     start = f"./{NAME} --container {shlex.quote(run.model)}{FLAGS[run.delegate]}{native} --perf_profile burst"
 
+    times = -(-run.runs // len(run.inputs))
+
     def once(name: str, level: str) -> str:
         return f"{start} --profiling_level {level} --input_list {out}/{name}.txt --output_dir {out}/{name}"
 
@@ -41,8 +43,8 @@ def _commands(run: DeviceRun) -> tuple[str, ...]:
         input_list(run),
         f"head -n 1 {out}/cases.txt > {out}/first.txt",
         # The list is repeated, as not every version can repeat runs by itself.
-        f"i=0; while [ $i -lt {run.runs} ]; do cat {out}/cases.txt; i=$((i+1)); done"
-        f" | head -n {run.runs} > {out}/steady.txt",
+        f"i=0; while [ $i -lt {times} ]; do cat {out}/cases.txt; i=$((i+1)); done > {out}/repeated.txt",
+        f"head -n {run.runs} {out}/repeated.txt > {out}/steady.txt",
         once("first", "basic"),
         once("steady", "basic"),
         f"rm -rf {out}/first/Result_* {out}/steady/Result_*",
