@@ -1,0 +1,254 @@
+"""The facts of a bundle: its manifest, its files executed again, stored measurements and the estimate."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobile_avatar.benchmarking.estimate import BUDGET_MS, estimate_result
+from mobile_avatar.benchmarking.gate import judge
+from mobile_avatar.benchmarking.result import Result
+from mobile_avatar.benchmarking.store import newest, stored_results
+from mobile_avatar.benchmarking.subject import open_subject
+from mobile_avatar.errors import BadInput, CheckFailed, MobileAvatarError
+from mobile_avatar.files import inside
+from mobile_avatar.reporting.clean import mapping, number, passed, rows, text, texts
+from mobile_avatar.reporting.contents import Contents, read_contents
+from mobile_avatar.reporting.frames import Frames, make_frames, texture_picture
+from mobile_avatar.reporting.latency import Group, figure, group
+from mobile_avatar.reporting.sensitivity import Sensitivity, read_sensitivity
+from mobile_avatar.verification.manifest import belongs, read_manifest
+from mobile_avatar.verification.verify import Verified, changed_files, examine, read_texture
+
+LARGEST_IMAGE = 2048
+"""Side in pixels that a page takes; real avatars have 128 to 512."""
+WORDS = {True: "passed", False: "failed", None: "not run"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One answer of the head of the page."""
+
+    state: bool | None
+    word: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the bundle."""
+
+    path: str
+    bytes: int
+    """As it lies on disk; 0 when it is missing."""
+    part: str
+    """`model`, `texture`, `shader`, or `checks` for what an app does not carry."""
+    wrong: str
+    """Empty, or what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything a page says about one bundle. Texts of the manifest are clean; they still need escaping."""
+
+    folder: Path
+    name: str
+    person: str
+    target: str
+    precision: str
+    warp: str
+    device: str
+    size: int
+    manifest: dict
+    parity: Verdict
+    budget: Verdict
+    parity_rows: tuple[dict, ...]
+    """Of this run of the file; `recorded` holds the row of the export where that says something else."""
+    checks: tuple[dict, ...]
+    notes: tuple[str, ...]
+    files: tuple[File, ...]
+    contents: Contents
+    frames: Frames
+    frames_reason: str
+    """Why the file drew nothing here."""
+    texture: str
+    """A `data:` address, or empty."""
+    groups: tuple[Group, ...]
+    measurement_notes: tuple[str, ...]
+    estimate: Result | None
+    estimate_reason: str
+    sensitivity: Sensitivity | None
+    verified: Verified | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a check said no."""
+        return self.parity.state is False or self.budget.state is False
+
+    @property
+    def app_bytes(self) -> int:
+        """What an app carries: model, texture, shader."""
+        return sum(file.bytes for file in self.files if file.part != "checks")
+
+    @property
+    def model_bytes(self) -> int:
+        return sum(file.bytes for file in self.files if file.part == "model")
+
+    @property
+    def results(self) -> list[Result]:
+        """Measured and simulated rows."""
+        return [row.result for found in self.groups for row in found.rows]
+
+
+def collect(folder: Path, sensitivity: Path | None = None) -> Facts:
+    """Read a bundle, execute its file on the golden cases and gather what is known about its speed.
+
+    A damaged model or golden file is a fact to show. BadInput is raised for what is no bundle or what no page
+    can be made of.
+
+    Args:
+        sensitivity: folder that `quantize-report` wrote, or None.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    size = manifest["avatar"]["config"]["image_size"]
+    if type(size) is not int or not 1 <= size <= LARGEST_IMAGE:
+        raise BadInput(f"{folder}: images of {text(size, 20)} pixels; a report takes up to {LARGEST_IMAGE}")
+    found = None if sensitivity is None else read_sensitivity(Path(sensitivity), manifest["avatar"])
+    files = _files(folder, manifest)
+    verified, trouble = _examine(folder, manifest)
+    parity_rows = _parity(verified, manifest)
+    checks = rows(verified.checks) if verified else [{"name": "golden files", "passed": False, "detail": trouble}]
+    frames, texture = Frames(), ""
+    if verified is not None:
+        frames = make_frames(verified.golden, verified.results, manifest["outputs"][0]["layout"])
+    with contextlib.suppress(CheckFailed):  # the file is then in the list of those that are wrong
+        texture = texture_picture(read_texture(folder, size))
+    device = text(mapping(manifest.get("budget")).get("device"), 80) or "snapdragon-855"
+    results, estimate, notes, estimate_reason = _times(folder, device)
+    return Facts(
+        folder=folder,
+        name=text(folder.resolve().name, 120) or "bundle",
+        person=text(manifest["avatar"].get("person"), 120),
+        target=text(manifest["target"], 40),
+        precision=manifest["precision"],
+        warp=manifest["warp"],
+        device=text(manifest.get("device"), 80),
+        size=size,
+        manifest=manifest,
+        parity=_parity_verdict(parity_rows, checks, trouble),
+        budget=_budget_verdict(manifest, device, results, estimate, notes),
+        parity_rows=tuple(parity_rows),
+        checks=tuple(checks),
+        notes=tuple(texts(manifest.get("notes"))),
+        files=tuple(files),
+        contents=_contents(folder, manifest, files, size),
+        frames=frames,
+        frames_reason=trouble or _why_no_frames(verified),
+        texture=texture,
+        groups=tuple(group(results)),
+        measurement_notes=tuple(notes),
+        estimate=estimate,
+        estimate_reason=estimate_reason,
+        sensitivity=found,
+        verified=verified,
+    )
+
+
+def _examine(folder: Path, manifest: dict) -> tuple[Verified | None, str]:
+    try:
+        return examine(folder, manifest), ""
+    except CheckFailed as error:
+        return None, text(str(error))
+
+
+def _parity(verified: Verified | None, manifest: dict) -> list[dict]:
+    """Rows of this run, each with what the export recorded where this machine says something else."""
+    recorded = {text(row.get("output")): row for row in rows(manifest.get("parity"))}
+    if verified is None:
+        return []
+    found = []
+    for row in verified.parity:
+        before = recorded.get(row["output"], {})
+        then, now = number(before.get("psnr_db")), row["psnr_db"]
+        differs = then is not None and (now is None or abs(then - now) > 0.1)
+        found.append(row | {"recorded": before if differs else None})
+    return found
+
+
+def _parity_verdict(parity: list[dict], checks: list[dict], trouble: str) -> Verdict:
+    if trouble:
+        return Verdict(False, "failed", trouble)
+    states = [passed(row.get("passed")) for row in (*parity, *checks)]
+    bad = [text(row["reason"]) for row in parity if row["passed"] is False and row.get("reason")]
+    bad += [
+        f"{row['output']} reaches {row['psnr_db']:.1f} dB of {row['threshold_db']:g}"
+        for row in parity
+        if row["passed"] is False and row["psnr_db"] is not None
+    ]
+    bad += [f"{text(row['name'])}: {text(row['detail'])}" for row in checks if row["passed"] is False]
+    if False in states:
+        return Verdict(False, "failed", "; ".join(dict.fromkeys(bad)))
+    if not parity or None in states:
+        reasons = [row.get("reason") or row.get("detail") for row in (*parity, *checks) if row["passed"] is None]
+        return Verdict(None, "not run", "; ".join(dict.fromkeys(text(reason) for reason in reasons)))
+    worst = min(parity, key=lambda row: row["psnr_db"] - row["threshold_db"])
+    sentence = (
+        f"the file computes what torch computes: worst {worst['output']}, {worst['psnr_db']:.1f} dB "
+        f"(at least {worst['threshold_db']:g}), in {worst['runner']}"
+    )
+    return Verdict(True, "passed", sentence)
+
+
+def _times(folder: Path, device: str) -> tuple[list[Result], Result | None, list[str], str]:
+    """Stored rows, the estimate, notes about rows that are left out, and why there is no estimate."""
+    try:
+        subject = open_subject(folder)
+    except BadInput as error:
+        return [], None, [f"no measurement is shown: {error}"], text(str(error))
+    stored, notes = stored_results(subject)
+    try:
+        row = estimate_result(subject, device)
+    except MobileAvatarError as error:
+        return newest(stored), None, notes, text(str(error))
+    return newest(stored), None if row.error else row, notes, text(row.error)
+
+
+def _budget_verdict(
+    manifest: dict, device: str, results: list[Result], estimate: Result | None, notes: list[str]
+) -> Verdict:
+    limit = number(mapping(manifest.get("budget")).get("budget_ms"))
+    limit = limit if limit is not None and limit > 0 else BUDGET_MS
+    shown = [row for row in results if figure(row)[1] is not None]
+    verdict = judge([*shown, *([estimate] if estimate else [])], device, limit)
+    if verdict.judged is None:
+        return Verdict(None, "not judged", notes[0] if notes and not shown else verdict.sentence)
+    return Verdict(verdict.passed, "within" if verdict.passed else "over", verdict.sentence)
+
+
+def _files(folder: Path, manifest: dict) -> list[File]:
+    changed = changed_files(folder, manifest["files"])
+    model = manifest["roles"]["model"]
+    parts = {"texture.f16": "texture", "composite.frag": "shader", "composite.vert": "shader"}
+    found = []
+    for entry in manifest["files"]:
+        path = inside(folder, entry["path"])
+        part = "model" if belongs(entry["path"], model) else parts.get(entry["path"], "checks")
+        # In a graph that warps by itself the texture lies in the model.
+        part = "checks" if part == "texture" and manifest["warp"] != "split" else part
+        bytes_ = path.stat().st_size if path.is_file() else 0
+        found.append(File(text(entry["path"], 200), bytes_, part, text(changed.get(entry["path"], ""))))
+    order = ("model", "texture", "shader", "checks")
+    return sorted(found, key=lambda file: (order.index(file.part), -file.bytes))
+
+
+def _contents(folder: Path, manifest: dict, files: list[File], size: int) -> Contents:
+    wrong = [file.wrong for file in files if file.part == "model" and file.wrong]
+    if wrong:
+        return Contents(reason=f"not opened: {wrong[0]}")
+    return read_contents(inside(folder, manifest["roles"]["model"]), text(manifest["target"], 40), size)
+
+
+def _why_no_frames(verified: Verified | None) -> str:
+    if verified is None or verified.results:
+        return ""
+    return next((text(row["reason"]) for row in verified.parity if row.get("reason")), "")
