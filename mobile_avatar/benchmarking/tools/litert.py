@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_avatar.benchmarking.result import OperatorTime
 from mobile_avatar.benchmarking.tools.litert_operators import read_operators
 from mobile_avatar.benchmarking.tools.litert_placement import read_placement
 from mobile_avatar.benchmarking.tools.pulled import complaint, expected, milliseconds, number, read_log, read_raw
@@ -39,8 +40,11 @@ def _commands(run: DeviceRun) -> tuple[str, ...]:
     tensor = run.spec.inputs[0]
     shape = ",".join(map(str, tensor.shape))
     profiled = f"{start} --num_runs={PROFILED_RUNS} --min_secs=0 --enable_op_profiling=true"
+    steady = f"{start} --num_runs={run.runs}"
+    if not run.details:
+        return (steady,)
     return (
-        f"{start} --num_runs={run.runs}",
+        steady,
         f"{profiled} > {run.output}/operators.txt 2>&1 || true",
         *(
             f"{once} --input_layer={tensor.name} --input_layer_shape={shape}"
@@ -65,12 +69,14 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
         if median := re.search(r" median=(\S+)", counts[-1][1]):
             times["p50_ms"] = milliseconds(median[1], NAME, "the median")
     delegate, fallback, notes = read_placement(run.delegate, text)
-    operators, remark = read_operators(read_log(output, "operators.txt"), delegate)
-    notes += [remark] if remark else []
+    operators: tuple[OperatorTime, ...] = ()
+    if run.details:
+        operators, remark = read_operators(read_log(output, "operators.txt"), delegate)
+        notes += [remark] if remark else []
     if ignored := IGNORED.search(text):
         notes.append(f"this version of {NAME} ignored {ignored[1].strip()[:120]}")
-    if run.inputs and not _wrote_outputs(output):
-        notes.append(f"this version of {NAME} writes no outputs (--output_filepath), so they were not compared")
+    if run.details and not _wrote_outputs(output):
+        notes.append(f"this version of {NAME} has no --output_filepath")
     return Reading(**times, delegate=delegate, fallback=fallback, operators=operators, notes=tuple(notes))
 
 

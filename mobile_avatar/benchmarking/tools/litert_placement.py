@@ -48,17 +48,13 @@ def read_placement(asked: str, text: str) -> tuple[str, str, list[str]]:
     rest = f"the rest on the CPU{_refused(text)}"
     if part and part[0]:
         n, m, partitions = part
-        pieces = f", in {partitions} partitions" if partitions else ""
-        return f"GPU + {cpu}", f"only {n} of {m} operators ran on the GPU{pieces}, {rest}", notes
+        pieces = f", in {partitions} partitions," if partitions else ""
+        return f"GPU + {cpu}", f"only {n} of {m} operators{pieces} ran on the GPU, {rest}", notes
     if any(name == "GPU" for name, _ in APPLIED.findall(text)):
         return f"GPU + {cpu}", f"only a part of the graph ran on the GPU, {rest}", notes
     said = next((line for part in EXCUSES for line in text.splitlines() if part in line), "")
     quote = f" (it logs: {plain(said)})" if said else ""
-    return (
-        "CPU (fallback)",
-        f"the GPU was asked for, but the log names no GPU delegate that took the graph, so the CPU ran it{quote}",
-        [],
-    )
+    return cpu, f"no line of the log says that the GPU took the graph, so the CPU ran all of it{quote}", []
 
 
 def _taken(name: str, pattern: re.Pattern, text: str) -> tuple[int, int, int] | None:

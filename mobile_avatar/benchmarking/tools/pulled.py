@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_avatar.errors import CheckFailed
+from mobile_avatar.errors import CheckFailed, MissingTool
 from mobile_avatar.graphs.spec import TensorSpec
 
 MOST_LOG = 4 << 20
@@ -62,6 +62,14 @@ def complaint(tool: str, text: str, lack: str) -> CheckFailed:
             if re.search(pattern, line):
                 return CheckFailed(f"{tool} {lack} ({line}); {remedy}")
     return CheckFailed(f"{tool} {lack}, its output ends with `{lines[-1]}`; measure again")
+
+
+def unread(tool: str, viewer: str) -> MissingTool:
+    """The error for a log that only a program of the SDK reads."""
+    return MissingTool(
+        f"{tool} keeps its times in a binary log, and {viewer}, which reads it, was not found on this computer; "
+        f"set QAIRT_SDK_ROOT to Qualcomm's SDK"
+    )
 
 
 def plain(line: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_avatar.benchmarking.result import OperatorTime
-from mobile_avatar.benchmarking.tools.pulled import complaint, expected, milliseconds
+from mobile_avatar.benchmarking.tools.pulled import complaint, expected, milliseconds, unread
 from mobile_avatar.benchmarking.tools.qualcomm import has_integers, input_list, read_results
 from mobile_avatar.benchmarking.tools.table import DeviceRun, Reading, Tool
 from mobile_avatar.benchmarking.tools.viewer import view
@@ -50,10 +50,12 @@ def _commands(run: DeviceRun) -> tuple[str, ...]:
         many = f"--num_inferences {runs} --keep_num_outputs {keep}"
         return f"{start} --profiling_level {level} {many} --output_dir {out}/{name}"
 
+    steady = (input_list(run), repeated("steady", "basic", _steady_runs(run), len(run.inputs)))
+    if not run.details:
+        return (*steady, f"rm -rf {out}/steady/Result_*")
     return (
-        input_list(run),
-        repeated("first", "basic", 1, 1),
-        repeated("steady", "basic", _steady_runs(run), max(1, len(run.inputs))),
+        *steady,
+        f"{repeated('first', 'basic', 1, 1)} || true",
         f"{repeated('operators', 'detailed', PROFILED_RUNS, 1)} || true",
         f"rm -rf {out}/first/Result_* {out}/operators/Result_*",
     )
@@ -105,8 +107,7 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
         raise complaint(NAME, text, "wrote no profile")
     version = VERSION.search(text)
     if host is None:
-        note = f"no times: {VIEWER} of the SDK was not found on this computer, which reads the profile"
-        return Reading(version=version[1] if version else "", notes=(note,))
+        raise unread(NAME, VIEWER)
     profiles = {
         name: None if log is None else read_profile(view(host, VIEWER, ["--input_log", str(log)]), run.delegate)
         for name, log in logs.items()
@@ -114,6 +115,8 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
     runs = _steady_runs(run)
     notes = [f"average of {runs} runs in one process, its first included; {NAME} gives no percentiles"]
     operators = profiles["operators"].operators if profiles["operators"] else ()
+    if run.delegate == "CPU":
+        notes.append("the number of threads is its own choice")
     if any(operator.ms is None for operator in operators):
         notes.append("operators are counted in cycles, which do not tell a time")
     return Reading(

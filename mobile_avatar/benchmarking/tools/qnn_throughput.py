@@ -77,7 +77,7 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
     if match is None:
         raise complaint(NAME, text, "printed no `graphExecute` times")
     mean, least, most = (milliseconds(match[i], NAME, "a time of `graphExecute`") for i in (2, 3, 4))
-    notes = [f"least {least:g} ms, most {most:g} ms; {NAME} writes no outputs here, so none were compared"]
+    notes = [f"the shortest run took {least:g} ms, the longest {most:g} ms"]
     if "Segmentation fault" in text:
         notes.append("it crashed at its end, after all runs")
     return Reading(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_avatar.benchmarking.result import OperatorTime
-from mobile_avatar.benchmarking.tools.pulled import complaint, expected, milliseconds
+from mobile_avatar.benchmarking.tools.pulled import complaint, expected, milliseconds, unread
 from mobile_avatar.benchmarking.tools.qualcomm import has_integers, input_list, read_results
 from mobile_avatar.benchmarking.tools.table import DeviceRun, Reading, Tool
 from mobile_avatar.benchmarking.tools.viewer import view
@@ -34,21 +34,26 @@ def _commands(run: DeviceRun) -> tuple[str, ...]:
     native = " --userbuffer_auto --use_native_input_files --use_native_output_files" if has_integers(run) else ""
     start = f"./{NAME} --container {shlex.quote(run.model)}{FLAGS[run.delegate]}{native} --perf_profile burst"
 
-    times = -(-run.runs // len(run.inputs))
-
     def once(name: str, level: str) -> str:
         return f"{start} --profiling_level {level} --input_list {out}/{name}.txt --output_dir {out}/{name}"
 
-    return (
+    times = -(-run.runs // len(run.inputs))
+    steady = (
         input_list(run),
-        f"head -n 1 {out}/cases.txt > {out}/first.txt",
         # The list is repeated, as not every version can repeat runs by itself.
         f"i=0; while [ $i -lt {times} ]; do cat {out}/cases.txt; i=$((i+1)); done > {out}/repeated.txt",
         f"head -n {run.runs} {out}/repeated.txt > {out}/steady.txt",
-        once("first", "basic"),
         once("steady", "basic"),
-        f"rm -rf {out}/first/Result_* {out}/steady/Result_*",
+        f"rm -rf {out}/steady/Result_*",
+    )
+    if not run.details:
+        return steady
+    return (
+        *steady,
+        f"head -n 1 {out}/cases.txt > {out}/first.txt",
+        f"{once('first', 'basic')} || true",
         f"{once('cases', 'detailed')} || true",
+        f"rm -rf {out}/first/Result_*",
     )
 
 
@@ -111,14 +116,15 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
     if logs["steady"] is None:
         raise complaint(NAME, text, "wrote no SNPEDiag_0.log")
     if host is None:
-        # Its logs are binary: without the viewer there are the outputs, and no times.
-        return Reading(notes=(f"no times: {VIEWER} of the SDK was not found on this computer, which reads the log",))
+        raise unread(NAME, VIEWER)
     steady = _view(host, logs["steady"])
     first = _view(host, logs["first"]) if logs["first"] else None
     cases = _view(host, logs["cases"]) if logs["cases"] else None
     layers = cases.layers if cases else ()
     delegate, fallback = placement(run.delegate, layers)
     notes = [f"average of {run.runs} runs in one process, its first included; {NAME} gives no percentiles"]
+    if run.delegate == "CPU":
+        notes.append("the number of threads is its own choice")
     if any(layer.ms is None for layer in layers):
         notes.append("layers are counted in cycles, which do not tell a time")
     return Reading(
@@ -153,7 +159,7 @@ def placement(asked: str, layers: tuple[OperatorTime, ...]) -> tuple[str, str]:
     names = ", ".join(layer.name for layer in others[:3]) + (", ..." if len(others) > 3 else "")
     where = " and ".join(unit for unit in units if unit != wanted)
     sentence = f"{len(others)} of {len(layers)} layers ran on the {where} instead of the {wanted} ({names})"
-    return (" + ".join(units) if wanted in units else f"{where} (fallback)"), sentence
+    return " + ".join(units), sentence
 
 
 def _read_outputs(run: DeviceRun, output: Path) -> list[dict[str, np.ndarray]]:

@@ -27,6 +27,8 @@ class DeviceRun:
     """Raw little-endian files, one per golden case, as the model stores its input."""
     output: str
     """Name of a folder for outputs and logs; it exists and is empty."""
+    details: bool = True
+    """False: the steady runs alone, without operators, first run and outputs, as in a sustained run."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,16 @@ class Tool:
     libraries: tuple[str, ...]
     """Patterns of shared libraries to push beside them, as `libSNPE.so`; those that exist are pushed."""
     host_programs: tuple[str, ...]
-    """Programs that run on this computer on what was pulled (`snpe-diagview`); without them there is less detail."""
+    """Programs that run on this computer and read what was pulled (`snpe-diagview`)."""
     commands: Callable[[DeviceRun], tuple[str, ...]]
-    """Shell lines to run on the device, in order; LD_LIBRARY_PATH and ADSP_LIBRARY_PATH are set by the caller."""
+    """Shell lines to run on the device, in order, until one fails; lines that only add detail never fail.
+
+    LD_LIBRARY_PATH and ADSP_LIBRARY_PATH are set by the caller."""
     parse: Callable[[DeviceRun, str, Path, Path | None], Reading]
     """(run, everything that the lines printed, local copy of `run.output`, local folder of `host_programs`) -> Reading.
 
-    Raises CheckFailed, naming what is missing, for output that is not what the tool prints."""
+    Raises CheckFailed, naming what is missing, for output that is not what the tool prints, and MissingTool where
+    the times can only be read by a host program that is not there."""
     read_outputs: Callable[[DeviceRun, Path], list[dict[str, np.ndarray]]]
     """(run, local copy of `run.output`) -> per golden case, output name -> array as stored, in the manifest's layout.
 
