@@ -1,0 +1,125 @@
+"""One phone, one bundle: what every call of a device tool needs, and the row that comes of it."""
+
+import re
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mobile_avatar.benchmarking.adb import Phone
+from mobile_avatar.benchmarking.device_facts import DeviceFacts, Heat, read_heat
+from mobile_avatar.benchmarking.device_tools import FoundTool
+from mobile_avatar.benchmarking.phone_failures import why
+from mobile_avatar.benchmarking.phone_folder import WorkFolder
+from mobile_avatar.benchmarking.phone_outputs import Frames
+from mobile_avatar.benchmarking.places import Settings
+from mobile_avatar.benchmarking.result import Result, now
+from mobile_avatar.benchmarking.store import Journal
+from mobile_avatar.benchmarking.subject import Subject
+from mobile_avatar.benchmarking.tools.table import DeviceRun, Reading, Tool
+from mobile_avatar.errors import CheckFailed
+
+OUTPUT = "output"
+CPU = "CPU"
+CPU_THREADS = 4
+START_S, SLOWEST_RUN_S = 300.0, 2.0
+"""A tool may take this long to start, and this long for every run."""
+LIBRARIES = "export LD_LIBRARY_PATH=.:$LD_LIBRARY_PATH"
+SKELETONS = 'export ADSP_LIBRARY_PATH="$PWD;/vendor/lib/rfsa/adsp;/vendor/dsp/cdsp;/system/lib/rfsa/adsp;/dsp"'
+"""Where the Hexagon processor looks for its half of a library."""
+
+
+@dataclass
+class Session:
+    """One phone, one bundle."""
+
+    subject: Subject
+    settings: Settings
+    journal: Journal
+    phone: Phone
+    facts: DeviceFacts
+    folder: WorkFolder
+    inputs: dict[str, Path]
+    """Name on the phone -> raw file here, one per golden case."""
+    heat: Heat = field(default_factory=Heat)
+    """The last look at the sensors."""
+
+    @property
+    def model(self) -> str:
+        """The model file's name on the phone; of the bundle's own name only the suffix is used."""
+        suffix = self.subject.files["model"].suffix
+        return f"model{suffix if re.fullmatch(r'[.][a-z0-9]+', suffix) else ''}"
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What every tool needs on the phone: name there -> file here."""
+        return {self.model: self.subject.files["model"], **self.inputs}
+
+    def look(self) -> Heat:
+        """Read the sensors."""
+        self.heat = read_heat(self.phone, self.heat)
+        return self.heat
+
+    def row(self, tool: Tool, delegate: str) -> Result:
+        """A row with everything that is known before the run."""
+        heat = self.look()
+        sensor = f"temperatures are those of the {heat.sensor}" if heat.sensor else "the phone tells no temperature"
+        return Result(
+            kind="measured",
+            place="adb",
+            device=self.facts.name,
+            runtime=tool.runtime,
+            precision=self.subject.precision,
+            taken=now(),
+            model_sha256=self.subject.model_sha256,
+            soc=self.facts.soc,
+            os=self.facts.os,
+            delegate=delegate,
+            threads=(self.settings.threads or CPU_THREADS) if delegate == CPU else None,
+            power_mode=self.facts.power_mode,
+            temperature_before_c=heat.temperature_c,
+            thermal_before=heat.throttling,
+            method=f"{tool.name} ran on the phone and timed the model file; composing the image is not in it",
+            notes=(sensor, *self.facts.notes),
+        )
+
+    def call(self, found: FoundTool, delegate: str, runs: int) -> tuple[Reading, Frames, str]:
+        """Run a tool once: what it said, what it computed for the golden cases, and the command.
+
+        Raises:
+            CheckFailed: it failed; the sentence says why.
+            PhoneLost: the phone went away.
+        """
+        tool = found.tool
+        threads = self.settings.threads or CPU_THREADS
+        run = DeviceRun(self.model, delegate, threads, runs, self.subject.spec, tuple(self.inputs), OUTPUT)
+        lines = tool.commands(run)
+        self.folder.empty(OUTPUT)
+        code, said = self.folder.run([LIBRARIES, SKELETONS, *lines], START_S + runs * SLOWEST_RUN_S)
+        if code:
+            raise CheckFailed(why(tool.name, code, said, self.folder.path, self.facts.abi))
+        with tempfile.TemporaryDirectory(prefix="mobile-avatar-") as place:
+            local = Path(place)
+            self.folder.fetch(OUTPUT, local)
+            reading = tool.parse(run, said, local, found.host)
+            if not (time_of(reading) or 0) > 0:
+                raise CheckFailed(f"{tool.name} printed no time per run")
+            return reading, tool.read_outputs(run, local), "; ".join(lines)
+
+
+def time_of(reading: Reading) -> float | None:
+    """Steady ms per run: the median, or the mean where the tool gives no other."""
+    return reading.mean_ms if reading.p50_ms is None else reading.p50_ms
+
+
+def filled(row: Result, reading: Reading, delegate: str, command: str) -> Result:
+    """The row with what the tool said; the compute unit is the one that was found, not the one asked for."""
+    found, notes = reading.delegate or delegate, [*row.notes, *reading.notes]
+    if not reading.delegate:
+        notes.append(f"the output does not tell what did the work; {delegate} was asked for")
+    if reading.fallback:
+        found = "CPU (fallback)" if found in (CPU, delegate) else f"{found} (fallback)"
+        notes.append(f"asked for {delegate}: {reading.fallback}")
+    names = ("load_ms", "first_ms", "warmup_ms", "warmup_runs", "runs", "memory_mb", "memory_what", "operators")
+    names += ("mean_ms", "p50_ms", "p90_ms", "p99_ms")
+    values = {name: getattr(reading, name) for name in names}
+    return replace(row, **values, delegate=found, runtime_version=reading.version, command=command, notes=tuple(notes))
