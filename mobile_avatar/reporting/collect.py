@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobile_avatar.benchmarking.estimate import BUDGET_MS, estimate_result
-from mobile_avatar.benchmarking.gate import judge
+from mobile_avatar.benchmarking.gate import RANK, judge
 from mobile_avatar.benchmarking.result import Result
 from mobile_avatar.benchmarking.store import newest, stored_results
 from mobile_avatar.benchmarking.subject import open_subject
@@ -31,6 +31,8 @@ class Verdict:
     state: bool | None
     word: str
     sentence: str
+    kind: str = ""
+    """`measured`, `simulated` or `estimated`, where it rests on such a number."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,12 @@ class Facts:
         return sum(file.bytes for file in self.files if file.part == "model")
 
     @property
+    def best(self) -> Result | None:
+        """The figure to show first: of the best kind, the fastest of the bundle's own file."""
+        own = [row for row in self.results if row.own_file and figure(row)[1] is not None]
+        return min(own, key=lambda row: (RANK.index(row.kind), figure(row)[1]), default=self.estimate)
+
+    @property
     def results(self) -> list[Result]:
         """Measured and simulated rows."""
         return [row.result for found in self.groups for row in found.rows]
@@ -143,7 +151,7 @@ def collect(folder: Path, sensitivity: Path | None = None) -> Facts:
         files=tuple(files),
         contents=_contents(folder, manifest, files, size),
         frames=frames,
-        frames_reason=trouble or _why_no_frames(verified),
+        frames_reason=trouble or _why_no_frames(verified, frames),
         texture=texture,
         groups=tuple(group(results)),
         measurement_notes=tuple(notes),
@@ -196,7 +204,7 @@ def _parity_verdict(parity: list[dict], checks: list[dict], trouble: str) -> Ver
         f"the file computes what torch computes: worst {worst['output']}, {worst['psnr_db']:.1f} dB "
         f"(at least {worst['threshold_db']:g}), in {worst['runner']}"
     )
-    return Verdict(True, "passed", sentence)
+    return Verdict(True, "passed", sentence, "simulated" if "simulat" in worst["runner"] else "measured")
 
 
 def _times(folder: Path, device: str) -> tuple[list[Result], Result | None, list[str], str]:
@@ -222,7 +230,7 @@ def _budget_verdict(
     verdict = judge([*shown, *([estimate] if estimate else [])], device, limit)
     if verdict.judged is None:
         return Verdict(None, "not judged", notes[0] if notes and not shown else verdict.sentence)
-    return Verdict(verdict.passed, "within" if verdict.passed else "over", verdict.sentence)
+    return Verdict(verdict.passed, "within" if verdict.passed else "over", verdict.sentence, verdict.judged.kind)
 
 
 def _files(folder: Path, manifest: dict) -> list[File]:
@@ -248,7 +256,7 @@ def _contents(folder: Path, manifest: dict, files: list[File], size: int) -> Con
     return read_contents(inside(folder, manifest["roles"]["model"]), text(manifest["target"], 40), size)
 
 
-def _why_no_frames(verified: Verified | None) -> str:
-    if verified is None or verified.results:
+def _why_no_frames(verified: Verified | None, frames: Frames) -> str:
+    if verified is None or frames.frames[0].exported:
         return ""
-    return next((text(row["reason"]) for row in verified.parity if row.get("reason")), "")
+    return next((text(row["reason"]) for row in verified.parity if row.get("reason")), "its image is not of this size")

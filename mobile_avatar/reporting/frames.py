@@ -55,7 +55,7 @@ class Frames:
 def make_frames(
     golden: dict[str, np.ndarray], results: dict[str, np.ndarray], layout: str, wanted: tuple = ()
 ) -> Frames:
-    """Pictures of some cases: the front pose and those that the file draws worst.
+    """Pictures of some cases: the front pose, the case that the file draws worst, and the one turned furthest away.
 
     Args:
         golden: float32 (T, ...) by name, `image` among them.
@@ -69,10 +69,14 @@ def make_frames(
         made = None
     errors = None if made is None else np.nan_to_num(made - truth, nan=2.0, posinf=2.0, neginf=-2.0)
     order = _worst_first(errors, len(truth))
-    chosen = wanted or tuple(dict.fromkeys((0, *order)))[:SHOWN]
+    away = np.abs(golden["keypoints"] - golden["keypoints"][0]).mean(axis=1)
+    furthest = np.argsort(-away, kind="stable").tolist()
+    chosen = wanted or tuple(dict.fromkeys((0, order[0], *furthest)))[:SHOWN]
+    names = [(0, "front pose"), (furthest[0], "furthest from the front pose")]
+    names += [] if errors is None else [(order[0], "drawn worst")]
     frames = []
     for case in chosen:
-        why = _reason(case, order, errors is not None)
+        why = ", ".join(name for number, name in names if number == case)
         frame = Frame(case, why, picture(to_rgb8(truth[case])))
         if errors is not None:
             error = np.abs(errors[case]).max(axis=-1)
@@ -128,13 +132,6 @@ def _worst_first(errors: np.ndarray | None, cases: int) -> list[int]:
     if errors is None:
         return list(range(cases))
     return np.argsort(-np.square(errors).reshape(cases, -1).mean(axis=1), kind="stable").tolist()
-
-
-def _reason(case: int, order: list[int], ran: bool) -> str:
-    names = ["front pose"] if case == 0 else []
-    if ran and case in order[:SHOWN]:
-        names.append(("drawn worst of all", "drawn second worst", "drawn third worst")[order.index(case)])
-    return ", ".join(names)
 
 
 def _heat(error: np.ndarray) -> np.ndarray:

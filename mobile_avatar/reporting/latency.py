@@ -98,7 +98,9 @@ def _memory(result: Result) -> str:
 def _heat(result: Result) -> str:
     ends = [number(value) for value in (result.temperature_before_c, result.temperature_after_c)]
     words = [text(word, 30) for word in (result.thermal_before, result.thermal_after)]
-    sides = [" ".join(filter(None, ("" if c is None else f"{c:.1f} °C", word))) for c, word in zip(ends, words, strict=True)]
+    sides = [
+        " ".join(filter(None, ("" if c is None else f"{c:.1f} °C", word))) for c, word in zip(ends, words, strict=True)
+    ]
     return " → ".join(filter(None, sides))
 
 

@@ -13,6 +13,7 @@ from mobile_avatar.graphs.rewrites.choice import default_rewrites
 from mobile_avatar.reporting import clean, latency
 from mobile_avatar.reporting.charts import sustained_chart
 from mobile_avatar.reporting.collect import Facts
+from mobile_avatar.reporting.compare import Comparison
 from mobile_avatar.reporting.frames import AMPLIFIED
 
 MINUS = "\N{MINUS SIGN}"
@@ -21,6 +22,11 @@ MINUS = "\N{MINUS SIGN}"
 def render_report(facts: Facts) -> str:
     """The page of one bundle, as HTML."""
     return _render("report.html.j2", facts=facts, title=facts.name, commands=commands(facts))
+
+
+def render_comparison(pair: Comparison) -> str:
+    """The page of two bundles, as HTML."""
+    return _render("compare.html.j2", pair=pair, title=f"{pair.first.name} and {pair.second.name}")
 
 
 def commands(facts: Facts) -> list[str]:
