@@ -23,6 +23,9 @@ class OperatorTime:
     """Where it ran: `CPU`, `GPU`, `NPU`, ...; empty when the tool does not say."""
     ms: float | None
     """Average per run; None when the tool lists the operator without a time."""
+    compute_ms: float | None = None
+    """Estimates: the two terms of which the longer one counts."""
+    traffic_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
 from mobile_avatar.avatar import Avatar
@@ -17,6 +18,7 @@ from mobile_avatar.exporters.registry import INTEGER, Request, find_target
 from mobile_avatar.files import replace_folder, sha256
 from mobile_avatar.graphs.deployment import WARPS
 from mobile_avatar.graphs.frame_generator import plain
+from mobile_avatar.graphs.layers import LAYERS, layer_table, save_layers
 from mobile_avatar.graphs.onnx_graph import count, to_onnx
 from mobile_avatar.graphs.rewrites import check_rewrites, rewrite
 from mobile_avatar.graphs.rewrites.choice import default_rewrites
@@ -145,8 +147,11 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
         # From the avatar as it is: what the rewrites lose, if anything, counts against the file.
         reference = WARPS[plan.warp](avatar.generator, avatar.texture, target.layout).eval()
         write_golden(folder, keypoints, golden_outputs(avatar, reference, spec, keypoints))
-        parameters, macs = _measure_size(avatar, generator, plan.warp)
-        _, macs_plain = _measure_size(avatar, plain(avatar.generator), plan.warp)
+        graph = _as_onnx(avatar, generator, plan.warp)
+        parameters, macs = count(graph)
+        _, macs_plain = count(_as_onnx(avatar, plain(avatar.generator), plan.warp))
+        layers = layer_table(graph)
+        save_layers(layers, folder / LAYERS)
         warnings = fp16_warnings(ranges(module, load_calibration().keypoints)) if plan.halves else []
         manifest = {
             "format": FORMAT,
@@ -163,7 +168,7 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
             "macs": macs,
             "macs_plain": macs_plain,
             "rewrites": list(plan.chosen_rewrites),
-            "budget": budget(macs, budget_ms=plan.budget_ms),
+            "budget": budget(layers, plan.target, plan.precision, plan.warp, plan.device, plan.budget_ms),
             "tools": product.tools
             | {"mobile-avatar": importlib.metadata.version("mobile-avatar"), "torch": torch.__version__},
             "quantization": quantization | product.quantization,
@@ -236,6 +241,6 @@ def _hash_files(folder: Path) -> list[dict]:
     ]
 
 
-def _measure_size(avatar: Avatar, generator: torch.nn.Module, warp: str) -> tuple[int, int]:
+def _as_onnx(avatar: Avatar, generator: torch.nn.Module, warp: str) -> onnx.ModelProto:
     module = WARPS[warp](generator, avatar.texture, "NCHW").eval()
-    return count(to_onnx(module, graph_spec(warp, avatar.size, "NCHW")))
+    return to_onnx(module, graph_spec(warp, avatar.size, "NCHW"))

@@ -12,6 +12,8 @@ from mobile_avatar.errors import BadInput, CheckFailed
 if TYPE_CHECKING:
     import onnx
 
+LAYERS = "layers.json"
+"""Name of the table in a bundle."""
 FORMAT = 1
 
 # Another view of the same numbers: nothing is read or written.

@@ -74,7 +74,9 @@ def _print_summary(manifest: dict, output: Path) -> None:
     model = manifest["roles"]["model"]
     size = sum(entry["bytes"] for entry in manifest["files"] if belongs(entry["path"], model))
     limit = manifest["budget"]
-    estimate = "none" if limit["estimate_ms"] is None else f"{limit['estimate_ms']:.1f} ms"
+    estimate = "none"
+    if limit["estimate_ms"] is not None:
+        estimate = f"{limit['estimate_ms']:g} ms, between {limit['low_ms']:g} and {limit['high_ms']:g}"
     click.echo(f"\n{output / model}  {size / 1e6:.2f} MB")
     before, after = manifest["macs_plain"] / 1e9, manifest["macs"] / 1e9
     rewrites = ", ".join(manifest["rewrites"]) or "none"
