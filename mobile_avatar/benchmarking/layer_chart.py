@@ -43,7 +43,7 @@ def layer_chart(result: Result) -> "Figure":
         axes.barh(places, [row.ms for row in rows], 0.7, color=COLOURS[0])
     axes.set_yticks(places, [f"{row.name}  {row.type.partition('+')[0]}" for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("ms per frame")
+    axes.set_xlabel(f"ms per frame{_launch(rows)}")
     name, value = result.figure()
     total = "" if value is None else f", {value:.1f} ms{'' if name == 'mean' else f' ({name})'}"
     axes.set_title(f"{result.kind}: {result.title} on {result.device}{total}", fontsize=10, loc="left")
@@ -73,4 +73,14 @@ def _together(rows: list[OperatorTime]) -> OperatorTime:
     for name in ("ms", "compute_ms", "traffic_ms"):
         values = [getattr(row, name) for row in rows]
         sums[name] = None if None in values else sum(values)
-    return OperatorTime(f"{len(rows)} smaller layers", "", rows[0].unit, **sums)
+    name = "1 smaller layer" if len(rows) == 1 else f"{len(rows)} smaller layers"
+    return OperatorTime(name, "", rows[0].unit, **sums)
+
+
+def _launch(rows: list[OperatorTime]) -> str:
+    """What every layer costs beside its two terms; the bars do not show it."""
+    first = rows[0]
+    if first.compute_ms is None or first.traffic_ms is None:
+        return ""
+    rest = first.ms - max(first.compute_ms, first.traffic_ms)
+    return f", beside {1000 * rest:.3g} us that every layer costs" if rest > 0.0005 else ""

@@ -7,6 +7,7 @@ import numpy as np
 
 from mobile_avatar.benchmarking.estimate import budget
 from mobile_avatar.files import sha256
+from mobile_avatar.graphs.layers import LAYERS, Layer, save_layers
 from mobile_avatar.graphs.spec import GraphSpec, graph_spec
 from mobile_avatar.rendering.composite import composite
 from mobile_avatar.verification.parity import write_golden
@@ -34,8 +35,9 @@ def small_bundle(
     image = composite(golden["uv"], golden["lf"], golden["mask"], texture.astype(np.float32)).clip(-1, 1)
     write_golden(folder, keypoints, {**golden, "image": image})
     spec = spec.with_integers(integers or {})
+    layers = (Layer("conv", "Conv", 161_793_024, 1_360_000, 2_000_000, 1_000_000),)
+    save_layers(layers, folder / LAYERS)
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    macs = 161_793_024
     manifest = {
         "format": 1,
         "avatar": {"config": {"image_size": SIZE, "align_corners": False}},
@@ -47,8 +49,8 @@ def small_bundle(
         "outputs": [tensor.to_dict() for tensor in spec.outputs],
         "roles": {"model": model},
         "files": [{"path": name, "sha256": sha256(folder / name), "bytes": 0} for name in names],
-        "macs": macs,
-        "budget": budget(macs),
+        "macs": layers[0].macs,
+        "budget": budget(layers, target, precision, "split"),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder, spec, golden
