@@ -23,10 +23,11 @@ PROFILED_RUNS = 10
 TIMES = re.compile(
     r"Inference timings in us: Init: (\S+), First inference: (\S+), Warmup \(avg\): (\S+), Inference \(avg\): (\S+) *\n"
 )
-COUNT = re.compile(r"\bcount=(\d+)((?: \w+=\S+)+) *\n")
+COUNT = re.compile(r"\bcount=(\d{1,12})((?: \w+=\S+)+) *\n")
 MEMORY = re.compile(
     r"(?:Memory footprint delta from the start of the tool|Peak memory footprint) \(MB\): init=\S+ overall=(\S+) *\n"
 )
+VERSION = re.compile(r"(?:Tensor[Ff]low|LiteRT) [Vv]ersion ?: (\S+)")
 IGNORED = re.compile(r"Unconsumed cmdline flags: (.*)")
 
 
@@ -39,7 +40,7 @@ def _commands(run: DeviceRun) -> tuple[str, ...]:
     once = f"{start} --num_runs=1 --min_secs=0 --warmup_runs=1 --warmup_min_secs=0"
     tensor = run.spec.inputs[0]
     shape = ",".join(map(str, tensor.shape))
-    profiled = f"{start} --num_runs={PROFILED_RUNS} --min_secs=0 --enable_op_profiling=true"
+    profiled = f"{start} --num_runs={PROFILED_RUNS} --min_secs=0 --enable_op_profiling=true --use_profiler=true"
     steady = f"{start} --num_runs={run.runs}"
     if not run.details:
         return (steady,)
@@ -66,8 +67,11 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
     if counts:
         # Warm-up first, then the steady runs; a single line would be the steady ones.
         times |= {"runs": counts[-1][0], "warmup_runs": counts[0][0] if len(counts) > 1 else None}
-        if median := re.search(r" median=(\S+)", counts[-1][1]):
-            times["p50_ms"] = milliseconds(median[1], NAME, "the median")
+        # More digits than elsewhere.
+        for field, name in (("mean_ms", "avg"), ("p50_ms", "median")):
+            if word := re.search(rf" {name}=(\S+)", counts[-1][1]):
+                times[field] = milliseconds(word[1], NAME, f"`{name}`")
+    version = VERSION.search(text)
     delegate, fallback, notes = read_placement(run.delegate, text)
     operators: tuple[OperatorTime, ...] = ()
     if run.details:
@@ -76,8 +80,15 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
     if ignored := IGNORED.search(text):
         notes.append(f"this version of {NAME} ignored {ignored[1].strip()[:120]}")
     if run.details and not _wrote_outputs(output):
-        notes.append(f"this version of {NAME} has no --output_filepath")
-    return Reading(**times, delegate=delegate, fallback=fallback, operators=operators, notes=tuple(notes))
+        notes.append(_no_outputs(read_log(output, "case_0.txt")))
+    return Reading(
+        **times,
+        delegate=delegate,
+        fallback=fallback,
+        operators=operators,
+        version=version[1] if version else "",
+        notes=tuple(notes),
+    )
 
 
 def _classic(text: str) -> tuple[int, dict] | None:
@@ -127,6 +138,12 @@ def _wrote_outputs(output: Path) -> bool:
     """Whether golden inputs were read and outputs written; versions that ignore the inputs run on random ones."""
     ignored = IGNORED.search(read_log(output, "case_0.txt"))
     return expected(output, "case_0.raw") is not None and not (ignored and "input_layer" in ignored[1])
+
+
+def _no_outputs(log: str) -> str:
+    if IGNORED.search(log):
+        return f"this version of {NAME} takes no golden inputs or writes no outputs"
+    return str(complaint(NAME, log, "wrote no outputs for golden case 0"))
 
 
 def _read_outputs(run: DeviceRun, output: Path) -> list[dict[str, np.ndarray]]:

@@ -1,52 +1,70 @@
-"""The operator table that `benchmark_model --enable_op_profiling=true` prints, in its older and newer forms."""
+"""The operator table that `benchmark_model` prints, in the forms of TFLite's and LiteRT's versions."""
 
 import re
+from dataclasses import dataclass
 
 from mobile_avatar.benchmarking.result import OperatorTime
 from mobile_avatar.benchmarking.tools.pulled import number
 from mobile_avatar.errors import CheckFailed
 
-START = "Operator-wise Profiling Info for Regular Benchmark Runs:"
+TITLES = ("Operator-wise Profiling Info for Regular Benchmark Runs:", "BENCHMARK RESULTS")
+"""What stands before the table of the runs; a table of the start comes before it."""
 INSIDE = "Delegate internal:"
-COLUMNS = ("[node type]", "[avg ms]", "[Name]")
+COLUMNS = ("[node type]", "[avg ms]", "[times called]", "[Name]")
 RUN_ORDER = re.compile(r"={5,80} Run Order ={5,80} *\n")
-EXECUTED = re.compile(r"Number of nodes executed: (\d+)")
+EXECUTED = re.compile(r"Number of nodes executed: (\d{1,9})\b")
+STARTING = ("AllocateTensors", "ModifyGraphWithDelegate")
+"""Rows that are no part of a run."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    type: str
+    name: str
+    ms: float
+    """Per run of the graph."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether it is an operator of a delegate."""
+        return self.name.startswith("Delegate/")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it stands for all that a delegate took."""
+        return not self.inside and re.search(r"delegate|litert_", self.type, re.IGNORECASE) is not None
 
 
 def read_operators(text: str, delegate: str) -> tuple[tuple[OperatorTime, ...], str]:
-    """Operators with their average ms, and a remark where there are none.
+    """Operators with their ms per run, and a remark where there are none.
 
-    What a delegate lists about its inside replaces the one row that stands for the delegate.
+    Where a delegate lists its operators, they take the place of the row that stands for all of them.
 
     Args:
         text: everything that the profiled run printed.
         delegate: what did the work, as `GPU` or `XNNPACK`.
     """
-    _, mark, report = text.partition(START)
-    if not mark:
+    title = next((title for title in TITLES if title in text), None)
+    if title is None:
         return (), "no operator times: this version of benchmark_model prints none"
-    outside, _, inside = report.partition(INSIDE)
-    rows, inner = _table(outside), _table(inside)
+    outside, _, inside = text.partition(title)[2].partition(INSIDE)
+    rows = _table(outside)
     if rows is None:
-        return (), "no operator times: the table of benchmark_model is not whole"
-    unit = delegate.partition(" ")[0]
-    unit = "CPU" if unit == "XNNPACK" else unit
-    result = []
-    for kind, name, ms in rows:
-        stands_for_delegate = re.search(r"delegate|litert_", kind, re.IGNORECASE) is not None
-        if stands_for_delegate and inner:
-            result += [OperatorTime(name, kind, unit, ms) for kind, name, ms in inner]
-            # Several nodes of one delegate share one list.
-            inner = ()
-        elif not stands_for_delegate or inner is None:
-            result.append(OperatorTime(name, kind, unit if stands_for_delegate else "CPU", ms))
-    return tuple(result), ""
+        return (), "no operator times: the table of benchmark_model is missing or not whole"
+    listed = [row for row in rows if row.inside] or _table(inside) or []
+    if listed:
+        rows = [row for row in rows if not row.whole and not row.inside] + listed
+    unit = delegate.partition(" ")[0].replace("XNNPACK", "CPU")
+    return (
+        tuple(OperatorTime(row.name, row.type, unit if row in listed or row.whole else "CPU", row.ms) for row in rows),
+        "",
+    )
 
 
-def _table(report: str) -> tuple[tuple[str, str, float], ...] | None:
-    """(type, name, average ms) of the first `Run Order` table; None when there is none or it was cut short."""
-    start = RUN_ORDER.search(report)
-    if start is None:
+def _table(report: str) -> list[_Row] | None:
+    """The first `Run Order` table; None when there is none or it was cut short."""
+    start, executed = RUN_ORDER.search(report), EXECUTED.search(report)
+    if start is None or executed is None:
         return None
     header, *lines = report[start.end() :].splitlines()
     columns = _cells(header)
@@ -59,12 +77,15 @@ def _table(report: str) -> tuple[tuple[str, str, float], ...] | None:
         if not cells:
             break
         try:
-            kind, ms, name = (cells[place] for place in places)
-            rows.append((kind, re.sub(r"[:/]\d+$", "", name).strip("[]"), number(ms, "benchmark_model", name)))
+            kind, average, times, name = (cells[place] for place in places)
+            # The average is that of a call; where calls were not counted, there is one per run.
+            ms = number(average, "benchmark_model", name) * (number(times, "benchmark_model", name) or 1)
         except (IndexError, CheckFailed):
             return None
-    executed = EXECUTED.search(report)
-    return tuple(rows) if executed and int(executed[1]) == len(rows) else None
+        rows.append(_Row(kind, re.sub(r"^\[(.*)\]:\d+$|[:/]\d+$", r"\1", name), round(ms, 6)))
+    if int(executed[1]) != len(rows):
+        return None
+    return [row for row in rows if row.type not in STARTING]
 
 
 def _cells(line: str) -> list[str]:

@@ -5,13 +5,14 @@ import re
 from mobile_avatar.benchmarking.tools.pulled import plain
 
 REPLACED = re.compile(
-    r"Replacing (\d+) (?:out of (\d+) )?node\(s\) with delegate \(([^)\n]*)\) node, yielding (\d+) partitions"
+    r"Replacing (\d{1,9}) (?:out of (\d{1,9}) )?node\(s\) with delegate \(([^)\n]*)\) node,"
+    r" yielding (\d{1,9}) partitions"
 )
 APPLIED = re.compile(
     r"Explicitly applied (\S+) delegate, and the model graph will be (completely|partially) executed by the delegate"
 )
 SPLIT = re.compile(
-    r"(?:First )?(\d+) operations will run on the GPU, and the remaining (\d+) (?:operations will run )?on the CPU"
+    r"\b(\d{1,9}) operations will run on the GPU, and the remaining (\d{1,9}) (?:operations will run )?on the CPU"
 )
 REFUSED = re.compile(
     r"operations are not supported by GPU delegate:\s*\n((?:.*\n){0,60}?).*operations will run on the GPU"
@@ -33,7 +34,7 @@ EXCUSES = (
 def read_placement(asked: str, text: str) -> tuple[str, str, list[str]]:
     """What did the work, a sentence when the GPU was asked for and did not do all of it, and notes."""
     taken = {name: _taken(name, pattern, text) for name, pattern in UNITS}
-    cpu = "XNNPACK" if taken["XNNPACK"] or "XNNPACK delegate for CPU" in text else "CPU"
+    cpu = "XNNPACK" if taken["XNNPACK"] or "XNNPACK delegate" in text else "CPU"
     if asked == "CPU":
         notes = []
         if taken["XNNPACK"] and taken["XNNPACK"][0] < taken["XNNPACK"][1]:

@@ -34,7 +34,7 @@ PROFILED_RUNS = 10
 VERSION = re.compile(r"build version: (\S+)")
 SECTION = re.compile(r"^(\w[\w /()-]*Stats(?: \(\w+\))?):[ \t]*$", re.MULTILINE)
 NET_RUN = re.compile(r"^\s*NetRun:\s+(\S+) us\s*$", re.MULTILINE)
-OPERATOR = re.compile(r"^\s{6,}(?!NetRun\b|Backend \(|Graph )(\S.*?):\s+(\d+) (us|cycles)\s*$", re.MULTILINE)
+OPERATOR = re.compile(r"^[ \t]{6,}(?!NetRun\b|Backend \(|Graph )(\S.*?):\s+(\d+) (us|cycles)\s*$", re.MULTILINE)
 
 
 def _commands(run: DeviceRun) -> tuple[str, ...]:

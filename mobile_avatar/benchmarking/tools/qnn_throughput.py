@@ -19,7 +19,7 @@ DELEGATES = ("GPU", "HTP")
 EXTENSIONS = {"GPU": "libQnnGpuNetRunExtensions.so", "HTP": "libQnnHtpNetRunExtensions.so"}
 """Without it the performance profile has no effect."""
 
-EXECUTED = re.compile(r"^\s*\S+:graphExecute:\s+(\d+)\s+(\S+)\s+(\S+)\s+(\S+)\s*\n", re.MULTILINE)
+EXECUTED = re.compile(r"^\s*\S+:graphExecute:\s+(\d{1,12})\s+(\S+)\s+(\S+)\s+(\S+)\s*\n", re.MULTILINE)
 
 
 def _configuration(run: DeviceRun, extensions: bool) -> str:

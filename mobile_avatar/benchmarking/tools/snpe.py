@@ -22,10 +22,13 @@ FLAGS = {"GPU_FP16": " --use_gpu --gpu_mode float16", "GPU": " --use_gpu", "DSP"
 WORDS = {"GPU_FP16": "GPU (float16)", "GPU": "GPU (float16 storage, float32 arithmetic)", "DSP": "DSP", "CPU": "CPU"}
 """Delegate -> what stands in a result when it did all of the work."""
 
+MOST_RUNS = 100
+"""Each run writes its outputs before they can be removed."""
+
 VERSION = re.compile(r"Software library version: (\S+)")
 INIT = re.compile(r"^ *Init: (\S+) us *$", re.MULTILINE)
 TOTAL = re.compile(r"^ *Total Inference Time: (\S+) us *$", re.MULTILINE)
-LAYER = re.compile(r"^ *(\d+): (?:(.*\S) : )?(\S+) (us|cycles) : (\w+) *$", re.MULTILINE)
+LAYER = re.compile(r"^ *(\d+): (?:(.*\S) : )?(\S+) (us|cycles) : (\w+) *\n", re.MULTILINE)
 
 
 def _commands(run: DeviceRun) -> tuple[str, ...]:
@@ -37,12 +40,13 @@ def _commands(run: DeviceRun) -> tuple[str, ...]:
     def once(name: str, level: str) -> str:
         return f"{start} --profiling_level {level} --input_list {out}/{name}.txt --output_dir {out}/{name}"
 
-    times = -(-run.runs // len(run.inputs))
+    runs = _steady_runs(run)
+    times = -(-runs // len(run.inputs))
     steady = (
         input_list(run),
         # The list is repeated, as not every version can repeat runs by itself.
         f"i=0; while [ $i -lt {times} ]; do cat {out}/cases.txt; i=$((i+1)); done > {out}/repeated.txt",
-        f"head -n {run.runs} {out}/repeated.txt > {out}/steady.txt",
+        f"head -n {runs} {out}/repeated.txt > {out}/steady.txt",
         once("steady", "basic"),
         f"rm -rf {out}/steady/Result_*",
     )
@@ -55,6 +59,10 @@ def _commands(run: DeviceRun) -> tuple[str, ...]:
         f"{once('cases', 'detailed')} || true",
         f"rm -rf {out}/first/Result_*",
     )
+
+
+def _steady_runs(run: DeviceRun) -> int:
+    return min(run.runs, MOST_RUNS)
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
     cases = _view(host, logs["cases"]) if logs["cases"] else None
     layers = cases.layers if cases else ()
     delegate, fallback = placement(run.delegate, layers)
-    notes = [f"average of {run.runs} runs in one process, its first included; {NAME} gives no percentiles"]
+    notes = [f"average of {_steady_runs(run)} runs in one process, its first included; {NAME} gives no percentiles"]
     if run.delegate == "CPU":
         notes.append("the number of threads is its own choice")
     if any(layer.ms is None for layer in layers):
@@ -130,7 +138,7 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
     return Reading(
         load_ms=steady.init_ms,
         first_ms=first.total_ms if first else None,
-        runs=run.runs,
+        runs=_steady_runs(run),
         mean_ms=steady.total_ms,
         operators=layers,
         delegate=delegate,

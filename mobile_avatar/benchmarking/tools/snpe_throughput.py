@@ -17,7 +17,7 @@ MOST_APART = 0.03
 """Relative difference between its rate and its own counts from which on a note says so."""
 
 THREAD = re.compile(
-    r"\[(?:Thread|Instance) \d+ - (\w+)\] (\S+) infs/sec - Number of images processed: (\d+)"
+    r"\[(?:Thread|Instance) \d+ - (\w+)\] (\S+) infs/sec - Number of images processed: (\d{1,12})"
     r" - Build time: (\S+) microseconds(?:.*? - Real time: (\S+) microseconds)?"
 )
 TOTAL = re.compile(r"Total throughput: (\S+) infs/sec")
