@@ -3,6 +3,7 @@
 Two jobs, on separate phones of the same kind: one is timed over many runs with random inputs, one computes the golden
 cases. Their ids are in the journal before anything is waited for, so that an interruption costs no measurement."""
 
+import datetime
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -104,7 +105,7 @@ class _Run:
             notes=(plan.note,) if plan.note else (),
             error=RUNNING,
         )
-        self.runner = f"aihub {self.device.name} {plan.runtime} {unit}"
+        self.runner = f"aihub {self.device.name} {plan.framework} {unit}"
 
     def go(self) -> list[str]:
         """Submit or pick up the jobs, wait for them and keep what they say; returns what failed, one sentence each."""
@@ -118,6 +119,7 @@ class _Run:
                     self.model = compiled.get_target_model()
             profiled = self._job("profile", earlier, self._profile)
             computed = self._job("inference", earlier, self._infer)
+            self.settings.say("waiting for both; stop at any time, the same command goes on from here")
             self._wait([profiled, computed])
         except (JobFailed, Refused) as error:
             self._keep(error=str(error))
@@ -148,21 +150,16 @@ class _Run:
             told = str(error) if isinstance(error, JobFailed) else f"{error} ({job.url})"
             self._keep(error=told)
             return [told]
-        self._keep(error="", taken=now(), **figures)
+        # The time of the job: one that is picked up may be from another day.
+        taken = job.date.astimezone(datetime.UTC).isoformat(timespec="seconds")
+        self._keep(error="", taken=taken, **figures)
         return []
 
     def _figures(self, profile: object) -> dict:
-        reading = read_profile(profile, self.unit)
-        if reading.runs < self.settings.runs:
-            self.settings.say(f"the service made {reading.runs} steady runs of {self.settings.runs}")
-        names = ("load_ms", "first_ms", "runs", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "memory_mb", "memory_what")
-        fallback = (reading.fallback,) if reading.fallback else ()
-        return {
-            **{name: getattr(reading, name) for name in names},
-            "operators": reading.operators,
-            "delegate": reading.delegate,
-            "notes": (*self.row.notes, *fallback, *reading.notes),
-        }
+        figures = read_profile(profile, self.unit)
+        if figures["runs"] < self.settings.runs:
+            self.settings.say(f"the service made {figures['runs']} steady runs of {self.settings.runs}")
+        return {**figures, "notes": (*self.row.notes, *figures["notes"])}
 
     def _uncollected(self) -> dict[str, str]:
         """Job type -> id of the newest jobs, of this file on this device with these options, that nobody collected."""
@@ -201,7 +198,7 @@ class _Run:
     def _send(self) -> Any:
         if self.model is None:
             path = self.subject.files[self.plan.role]
-            self.settings.say(f"sending {path.name} to AI Hub; it holds the avatar's person")
+            self.settings.say(f"sending {path.name} to AI Hub; it holds the looks of the avatar's person")
             with asking(f"to take {path.name}"):
                 self.model = self.client.upload_model(str(path), name=self._name())
         return self.model

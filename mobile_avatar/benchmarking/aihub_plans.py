@@ -41,7 +41,7 @@ PLANS: dict[str, tuple[Plan, ...]] = {
             "qnn",
             "qnn",
             compile_options="--target_runtime qnn_dlc",
-            note="not the bundle's render.dlc but a DLC that the service compiled from the same graph, source/render.onnx",
+            note="not the bundle's render.dlc but the service's own DLC of the same graph, source/render.onnx",
         ),
     ),
 }

@@ -1,15 +1,14 @@
-"""Reading the profile of a job on Qualcomm AI Hub: microseconds, bytes and operators into a `Reading`."""
+"""Reading the profile of a job on Qualcomm AI Hub: its microseconds, bytes and operators as fields of a `Result`."""
 
 from collections import Counter
 from numbers import Integral, Real
 
 from mobile_avatar.benchmarking.result import OperatorTime, steady
-from mobile_avatar.benchmarking.tools.table import Reading
 from mobile_avatar.errors import CheckFailed
 
 
-def read_profile(profile: object, asked: str) -> Reading:
-    """What a profile says.
+def read_profile(profile: object, asked: str) -> dict:
+    """What a profile says, for `replace(result, **read_profile(...))`.
 
     Args:
         profile: `download_profile()` of a finished job: `execution_summary` (times in us, memory in bytes) and
@@ -17,8 +16,9 @@ def read_profile(profile: object, asked: str) -> Reading:
         asked: the compute unit that the job was submitted with.
 
     Returns:
-        Times of the single runs after the first, which is apart; load is the first load on the device. `fallback`
-        tells of operators on the CPU where a GPU or NPU was asked for; `notes` hold the service's own figures.
+        Fields of a `Result`: percentiles are of the single runs after the first, load is the first load on the
+        device, `delegate` is what did the work. `notes` tell of operators that ran on the CPU though a GPU or NPU was
+        asked for, and hold the service's own figures.
 
     Raises:
         CheckFailed: a part is missing or is not what the service documents; names the part.
@@ -26,22 +26,20 @@ def read_profile(profile: object, asked: str) -> Reading:
     summary = _part(profile, "execution_summary", dict)
     operators = tuple(_operator(entry, n) for n, entry in enumerate(_part(profile, "execution_detail", list)))
     times = [_number(us, f"all_inference_times[{n}]") / 1e3 for n, us in enumerate(_times(summary))]
-    first, later = times[0], times[1:]
-    if not later:
-        raise CheckFailed("the profile holds a single run, which is not a steady one; ask for more with --runs")
+    if len(times) == 1:
+        raise CheckFailed("the profile holds a single run, the first, which is not a steady one")
     peak = _range(summary, "inference_memory_peak_range")
     delegate, fallback = _placement(operators, asked)
-    return Reading(
-        load_ms=_optional_ms(summary, "first_load_time"),
-        first_ms=first,
-        **steady(later),
-        memory_mb=None if peak is None else round(peak[1] / 1e6, 2),
-        memory_what="" if peak is None else "peak while running, upper end of the service's range",
-        operators=operators,
-        delegate=delegate,
-        fallback=fallback,
-        notes=_notes(summary, times, operators),
-    )
+    return {
+        "load_ms": _optional_ms(summary, "first_load_time"),
+        "first_ms": times[0],
+        **steady(times[1:]),
+        "memory_mb": None if peak is None else round(peak[1] / 1e6, 2),
+        "memory_what": "" if peak is None else "peak while running, upper end of the service's range",
+        "operators": operators,
+        "delegate": delegate,
+        "notes": (*fallback, *_notes(summary, times, operators)),
+    }
 
 
 def _part(content: object, name: str, kind: type) -> object:
@@ -95,21 +93,20 @@ def _operator(entry: object, number: int) -> OperatorTime:
     return OperatorTime(entry["name"], entry["type"], unit, ms)
 
 
-def _placement(operators: tuple[OperatorTime, ...], asked: str) -> tuple[str, str]:
-    """`GPU 98 of 100 operators`, and a sentence about those that ran on the CPU unasked."""
+def _placement(operators: tuple[OperatorTime, ...], asked: str) -> tuple[str, tuple[str, ...]]:
+    """`GPU 98 of 100 operators`, and a note about those that ran on the CPU unasked."""
     counts = Counter(operator.unit for operator in operators if operator.unit)
     if not counts:
-        return "", ""
+        return "", ()
     unit, most = counts.most_common(1)[0]
-    on_cpu = counts["CPU"] if asked in ("gpu", "npu") else 0
-    if on_cpu == len(operators):
-        return "CPU (fallback)", f"everything ran on the CPU, though the {asked.upper()} was asked for"
     where = unit if most == len(operators) else f"{unit} {most} of {len(operators)} operators"
-    if not on_cpu:
-        return where, ""
-    kinds = sorted({operator.type for operator in operators if operator.unit == "CPU"})
-    told = f"{on_cpu} of {len(operators)} operators ran on the CPU, though the {asked.upper()} was asked for"
-    return where, f"{told}: {', '.join(kinds)}"
+    if asked not in ("gpu", "npu") or not counts["CPU"]:
+        return where, ()
+    if counts["CPU"] == len(operators):
+        return "CPU (fallback)", (f"everything ran on the CPU, though the {asked.upper()} was asked for",)
+    kinds = ", ".join(sorted({operator.type for operator in operators if operator.unit == "CPU"}))
+    told = f"{counts['CPU']} of {len(operators)} operators ran on the CPU, though the {asked.upper()} was asked for"
+    return where, (f"{told}: {kinds}",)
 
 
 def _notes(summary: dict, times: list[float], operators: tuple[OperatorTime, ...]) -> tuple[str, ...]:

@@ -81,8 +81,9 @@ def plain(error: BaseException) -> str:
     lines = [line.strip("|┌─┐└┘ ") for line in str(error).splitlines()]
     text = ""
     for line, last in zip(lines, ["", *lines], strict=False):
-        # A word that is longer than the box, always an address, was cut at its edge.
-        cut = len(last) == BOX_WIDTH and last.rsplit(" ", 1)[-1].startswith("http")
+        # Only a word that is longer than the box, an address, was cut at its edge.
+        word = text.rsplit(" ", 1)[-1] + line.split(" ", 1)[0]
+        cut = len(last) == BOX_WIDTH and len(word) > BOX_WIDTH
         text += line if cut else f" {line}"
     text = " ".join(text.split()).removeprefix("Internal API failure. ")
     return text.rstrip(".")[:600] or type(error).__name__
