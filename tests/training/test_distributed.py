@@ -53,6 +53,7 @@ def test_two_processes_train_like_one_and_write_once(results):
 
 
 @pytest.mark.timeout(1000)  # two processes on a machine that may be busy
+@pytest.mark.slow
 def test_torchrun_starts_the_command(tmp_path):
     command = "train bilayer --data synthetic-stream --preset tiny --steps 1 --batch-size 2 --targets 1 --device cpu"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29618"]
