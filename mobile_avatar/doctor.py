@@ -20,7 +20,7 @@ PIP_NAMES = {
     "onnxruntime_qnn": "onnxruntime-qnn",
     "qai_hub": "qai-hub",
 }
-EXTRAS = {"executorch": "'mobile-avatar[executorch]'"}
+EXTRAS = {"executorch": "'mobile-avatar[executorch]'", "qai_hub": "'mobile-avatar[hub]'"}
 """Packages that an extra brings, in the versions that fit."""
 LINUX_ONLY = ("litert_torch", "ai_edge_quantizer", "onnxruntime_qnn")
 
@@ -112,7 +112,7 @@ def _machine() -> Iterator[Finding]:
         hub and client.exists(),
         state,
         "no measurement on Qualcomm's hosted phones",
-        "pip install qai-hub, then qai-hub configure --api_token TOKEN",
+        f"pip install {EXTRAS['qai_hub']}, then qai-hub configure --api_token TOKEN",
     )
 
 

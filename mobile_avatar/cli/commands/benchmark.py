@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mobile_avatar.cli.common import json_option, print_json, print_table, say
+from mobile_avatar.cli.common import force_option, json_option, print_json, print_table, say
 
 HEADER = ("kind", "device", "runtime", "ms", "faster", "p90", "p99", "compose", "load", "first", "MB", "scope")
 
@@ -29,8 +29,10 @@ HEADER = ("kind", "device", "runtime", "ms", "faster", "p90", "p99", "compose", 
 @click.option("--serial", help="adb: which phone, where several are connected.")
 @click.option("--tools", type=click.Path(path_type=Path), help="adb: folder with the device tools.")
 @click.option("--unit", type=click.Choice(["npu", "gpu", "cpu", "all"]), help="aihub: compute unit to ask for.")
+@click.option("--chart", type=click.Path(path_type=Path), help="Write the estimate per layer as a bar chart (PNG).")
+@force_option
 @json_option
-def command(bundle, place, device, budget_ms, require, statistic, as_json, **options):
+def command(bundle, place, device, budget_ms, require, statistic, chart, force, as_json, **options):
     """Measure BUNDLE on this host, a phone or a hosted phone, and hold it against a budget.
 
     Without --on nothing is measured: the estimate and the results of earlier runs are shown and judged.
@@ -41,10 +43,18 @@ def command(bundle, place, device, budget_ms, require, statistic, as_json, **opt
     from mobile_avatar.benchmarking.store import Journal, newest, stored_results
     from mobile_avatar.benchmarking.subject import open_subject
     from mobile_avatar.errors import CheckFailed, MobileAvatarError
+    from mobile_avatar.files import check_output
 
+    if chart:
+        check_output(chart, force)
     subject = open_subject(bundle)
     chip = subject.manifest["budget"]["device"] if device is None or place == "aihub" else device
     estimated = estimate_result(subject, chip)
+    if chart:
+        from mobile_avatar.benchmarking.layer_chart import save_layer_chart
+
+        save_layer_chart(estimated, chart)
+        say(f"drew {chart}")
     journal, stopped = Journal(subject, place or "none"), None
     if place is None:
         earlier, notes = stored_results(subject)
