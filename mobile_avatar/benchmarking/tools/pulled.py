@@ -26,7 +26,7 @@ COMPLAINTS: tuple[tuple[str, str], ...] = (
     (r"[Oo]ut of memory|bad_alloc|^Killed", "close other apps, or restart the phone"),
     (
         r"Failed to load model|Failed to mmap model|[Ii]nvalid [Ff]lat[Bb]uffer|not a valid [Ff]latbuffer"
-        r"|opening the container|[Mm]odel parsing|error_code=(3\d\d|4\d\d)\b|could not open dlc",
+        r"|opening the container|[Mm]odel parsing|error_code=3\d\d\b",
         "export the bundle again, or take the newest version of the tool, which reads newer files",
     ),
     (
@@ -34,8 +34,8 @@ COMPLAINTS: tuple[tuple[str, str], ...] = (
         "take a newer version of the tool",
     ),
     (
-        r"Failed to apply|[Uu]nable to (load|find|create|initiali[sz]e)|[Ff]ailed to (create|initiali[sz]e|load)"
-        r"|[Cc]ould not (create|load|initiali[sz]e)|not (available|supported)|is unsupported",
+        r"error_code=4\d\d\b|Failed to apply|[Uu]nable to (load|find|create|initiali[sz]e)"
+        r"|[Ff]ailed to (create|initiali[sz]e|load)|[Cc]ould not (create|load|initiali[sz]e)|not (available|supported)|is unsupported",
         "this compute unit may not be there for shell programs; try another one",
     ),
     (
@@ -73,7 +73,9 @@ def unread(tool: str, viewer: str) -> MissingTool:
 
 
 def plain(line: str) -> str:
-    """A foreign line, short and printable, without the level in front."""
+    """A foreign line, short and printable, without the level in front; of SNPE's long ones the code and the message."""
+    coded = re.search(r"error_code=\d+; error_message=.*?(?=;| error_code=|$)", line)
+    line = coded[0] if coded else line
     return re.sub(r"^(INFO|WARN|WARNING|VERBOSE): ", "", "".join(filter(str.isprintable, line)).strip())[:160]
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_avatar.benchmarking.tools.pulled import complaint, expected, read_raw
+from mobile_avatar.benchmarking.tools.pulled import expected, read_raw
 from mobile_avatar.benchmarking.tools.table import DeviceRun
+from mobile_avatar.errors import CheckFailed
 
 
 def input_list(run: DeviceRun) -> str:
@@ -31,7 +32,7 @@ def read_results(run: DeviceRun, output: Path, folder: str, tool: str) -> list[d
         for tensor in run.spec.outputs:
             path = _output(output, folder, case, tensor.name)
             if path is None:
-                raise complaint(tool, f"Result_{case} holds no {tensor.name}.raw", f"left out {tensor.name}")
+                raise CheckFailed(f"{tool} left out {tensor.name} of golden case {case}; measure again")
             arrays |= read_raw(path, (tensor,), tool)
         results.append(arrays)
     return results

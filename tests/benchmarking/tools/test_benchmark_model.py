@@ -114,7 +114,8 @@ TRANSPOSE_CONV: Max version supported: 3. Requested version 4.
             "Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.",
             "CPU",
             "no line of the log says that the GPU took the graph, so the CPU ran all of it "
-            "(it logs: Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.)",
+            "(it logs: Though GPU delegate is explicitly applied, the model graph will not be executed "
+            "by the delegate.)",
         ),
         ("", "CPU", "no line of the log says that the GPU took the graph, so the CPU ran all of it"),
         ("VERBOSE: Replacing 9 out of 9 node(s) with delegate (LITERT_CL) node, yielding 1 partitions", "GPU", ""),
