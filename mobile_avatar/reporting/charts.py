@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from mobile_avatar.benchmarking.result import Minute
+from mobile_avatar.benchmarking.result import Minute, Result
 from mobile_avatar.reporting.clean import number
 
 WIDTH, HEIGHT = 360, 170
@@ -43,6 +43,16 @@ def sustained_chart(minutes: Sequence[Minute], title: str) -> Markup:
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, title, Markup("").join(parts)
     )
+
+
+def layer_chart(estimate: Result) -> Markup:
+    """Arithmetic and memory traffic of every layer of an estimate; empty where it cannot be drawn."""
+    from mobile_avatar.benchmarking.layer_chart import layer_chart_svg
+
+    try:
+        return Markup(layer_chart_svg(estimate))
+    except Exception:  # names come from the bundle, and what looks like a formula in them is parsed as one
+        return Markup()
 
 
 def nice_above(value: float) -> float:

@@ -193,7 +193,8 @@ def _parity_verdict(parity: list[dict], checks: list[dict], trouble: str) -> Ver
         for row in parity
         if row["passed"] is False and row["psnr_db"] is not None
     ]
-    bad += [f"{text(row['name'])}: {text(row['detail'])}" for row in checks if row["passed"] is False]
+    said = [(text(row["name"]), text(row["detail"])) for row in checks if row["passed"] is False]
+    bad += [f"{name}: {detail}" for name, detail in said if not any(detail in words for words in bad)]
     if False in states:
         return Verdict(False, "failed", "; ".join(dict.fromkeys(bad)))
     if not parity or None in states:
@@ -201,7 +202,7 @@ def _parity_verdict(parity: list[dict], checks: list[dict], trouble: str) -> Ver
         return Verdict(None, "not run", "; ".join(dict.fromkeys(text(reason) for reason in reasons)))
     worst = min(parity, key=lambda row: row["psnr_db"] - row["threshold_db"])
     sentence = (
-        f"the file computes what torch computes: worst {worst['output']}, {worst['psnr_db']:.1f} dB "
+        f"The file computes what torch computes: worst {worst['output']}, {worst['psnr_db']:.1f} dB "
         f"(at least {worst['threshold_db']:g}), in {worst['runner']}"
     )
     return Verdict(True, "passed", sentence, "simulated" if "simulat" in worst["runner"] else "measured")
@@ -212,7 +213,8 @@ def _times(folder: Path, device: str) -> tuple[list[Result], Result | None, list
     try:
         subject = open_subject(folder)
     except BadInput as error:
-        return [], None, [f"no measurement is shown: {error}"], text(str(error))
+        reason = text(str(error).removeprefix(f"{folder}: "))
+        return [], None, [f"No measurement counts: {reason}"], reason
     stored, notes = stored_results(subject)
     try:
         row = estimate_result(subject, device)
@@ -229,8 +231,13 @@ def _budget_verdict(
     shown = [row for row in results if figure(row)[1] is not None]
     verdict = judge([*shown, *([estimate] if estimate else [])], device, limit)
     if verdict.judged is None:
-        return Verdict(None, "not judged", notes[0] if notes and not shown else verdict.sentence)
-    return Verdict(verdict.passed, "within" if verdict.passed else "over", verdict.sentence, verdict.judged.kind)
+        return Verdict(None, "not judged", notes[0] if notes and not shown else _sentence(verdict.sentence))
+    word = "within" if verdict.passed else "over"
+    return Verdict(verdict.passed, word, _sentence(verdict.sentence), verdict.judged.kind)
+
+
+def _sentence(words: str) -> str:
+    return text(words[:1].upper() + words[1:])
 
 
 def _files(folder: Path, manifest: dict) -> list[File]:

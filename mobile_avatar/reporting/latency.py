@@ -87,7 +87,7 @@ def layers(operators: tuple[OperatorTime, ...], most: int = 14) -> list[Share]:
     timed.sort(key=lambda pair: -pair[1])
     shown = [Share(op.name, op.type, 1, ms, ms / total) for op, ms in timed[:most]]
     rest = [ms for _, ms in timed[most:]]
-    return shown + ([Share(f"{len(rest)} others", "", len(rest), sum(rest), sum(rest) / total)] if rest else [])
+    return shown + ([Share(f"{len(rest)} further layers", "", len(rest), sum(rest), sum(rest) / total)] if rest else [])
 
 
 def _memory(result: Result) -> str:
@@ -111,7 +111,7 @@ def _outputs(result: Result) -> str:
     if not checks:
         return ""
     word = "wrong" if False in states else "not compared" if None in states else "right"
-    return f"{word}, worst {min(values):.1f} dB" if values else word
+    return f"outputs {word}, worst {min(values):.1f} dB" if values else f"outputs {word}"
 
 
 def _times(name: str) -> Callable[[Result], str]:
@@ -128,12 +128,7 @@ COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("compose", _times("composite_p50_ms")),
     ("load", _times("load_ms")),
     ("first", _times("first_ms")),
-    ("warm-up", _times("warmup_ms")),
-    ("runs", lambda result: "" if result.runs is None else str(result.runs)),
     ("memory", _memory),
-    ("temperature", _heat),
-    ("power", lambda result: text(result.power_mode, 60)),
-    ("outputs", _outputs),
 )
 """Further columns of a table of times, in ms where nothing else is said; a group shows those that it has values for."""
 
@@ -143,6 +138,22 @@ def columns(found: Group) -> list[tuple[str, list[str]]]:
     shown = [row.result for row in found.rows if row.ms is not None]
     cells = [(name, [show(result) for result in shown]) for name, show in COLUMNS]
     return [(name, column) for name, column in cells if any(column)]
+
+
+def conditions(result: Result) -> list[str]:
+    """Under which circumstances a row was timed, a few words each."""
+    version = text(result.runtime_version, 40)
+    warm_up = number(result.warmup_ms)
+    said = (
+        "this bundle's file" if result.own_file else "the same graph, converted",
+        f"version {version}" if version else "",
+        "" if result.runs is None else f"{result.runs} runs",
+        "" if warm_up is None else f"warm-up {warm_up:.2f} ms",
+        text(result.power_mode, 60),
+        _heat(result),
+        _outputs(result),
+    )
+    return [words for words in said if words]
 
 
 def methods(found: Group) -> list[tuple[str, list[str]]]:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mobile_avatar.exporters.registry import INTEGER
 from mobile_avatar.graphs.rewrites.choice import default_rewrites
 from mobile_avatar.reporting import clean, latency
-from mobile_avatar.reporting.charts import sustained_chart
+from mobile_avatar.reporting.charts import layer_chart, sustained_chart
 from mobile_avatar.reporting.collect import Facts
 from mobile_avatar.reporting.compare import Comparison
 from mobile_avatar.reporting.frames import AMPLIFIED
@@ -82,10 +82,12 @@ def _environment() -> Environment:
         "millions": _millions,
         "hash": _hash,
         "columns": latency.columns,
+        "conditions": latency.conditions,
         "methods": latency.methods,
         "by_unit": latency.by_unit,
         "layers": latency.layers,
         "sustained": sustained_chart,
+        "layer_chart": layer_chart,
         "link": _link,
     }
     environment.globals |= {"AMPLIFIED": AMPLIFIED, "INTEGER": INTEGER, "figure": latency.figure}
