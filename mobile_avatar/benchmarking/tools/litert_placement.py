@@ -22,11 +22,14 @@ UNITS = (
     ("XNNPACK", re.compile(r"xnnpack", re.IGNORECASE)),
 )
 """Name in a result -> delegates that are one."""
+UNDONE = "Restored original execution plan after delegate application failure"
+"""Logged when a delegate that had taken operators could not be made ready."""
 EXCUSES = (
+    UNDONE,
     "GPU acceleration is unsupported",
     "Failed to apply GPU delegate",
     "Though GPU delegate is explicitly applied",
-    "OpenCL",
+    "Can not find OpenCL library",
 )
 """Parts of lines that say why the GPU did not take a graph, the clearest first."""
 
@@ -43,14 +46,15 @@ def read_placement(asked: str, text: str) -> tuple[str, str, list[str]]:
         return cpu, "", notes
     notes = ["the GPU was allowed to compute in FP16"]
     whole = any(name == "GPU" and how == "completely" for name, how in APPLIED.findall(text))
-    part = taken["GPU"] or _split(text)
+    part = None if UNDONE in text else taken["GPU"] or _split(text)
     if whole or (part and part[0] == part[1]):
         return "GPU", "", notes
     rest = f"the rest on the CPU{_refused(text)}"
     if part and part[0]:
         n, m, partitions = part
         pieces = f", in {partitions} partitions," if partitions else ""
-        return f"GPU + {cpu}", f"only {n} of {m} operators{pieces} ran on the GPU, {rest}", notes
+        share = f"{n} of {m}" if m else f"{n}"
+        return f"GPU + {cpu}", f"only {share} operators{pieces} ran on the GPU, {rest}", notes
     if any(name == "GPU" for name, _ in APPLIED.findall(text)):
         return f"GPU + {cpu}", f"only a part of the graph ran on the GPU, {rest}", notes
     said = next((line for part in EXCUSES for line in text.splitlines() if part in line), "")
@@ -59,12 +63,15 @@ def read_placement(asked: str, text: str) -> tuple[str, str, list[str]]:
 
 
 def _taken(name: str, pattern: re.Pattern, text: str) -> tuple[int, int, int] | None:
-    """(operators taken, operators there, partitions) in the largest graph of which a delegate took something."""
-    found = [
-        (int(match[1]), int(match[2] or match[1]), int(match[4]))
-        for match in REPLACED.finditer(text)
-        if pattern.search(match[3])
-    ]
+    """(operators taken, operators there, partitions) in the largest graph of which a delegate took something.
+
+    Older versions do not say how many are there (0), but a graph that is taken whole is one partition.
+    """
+    found = []
+    for match in REPLACED.finditer(text):
+        if pattern.search(match[3]):
+            n, partitions = int(match[1]), int(match[4])
+            found.append((n, int(match[2]) if match[2] else n * (partitions == 1), partitions))
     return max(found, key=lambda row: row[1], default=None)
 
 

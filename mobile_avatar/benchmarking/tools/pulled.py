@@ -35,7 +35,8 @@ COMPLAINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"error_code=4\d\d\b|Failed to apply|[Uu]nable to (load|find|create|initiali[sz]e)"
-        r"|[Ff]ailed to (create|initiali[sz]e|load)|[Cc]ould not (create|load|initiali[sz]e)|not (available|supported)|is unsupported",
+        r"|[Ff]ailed to (create|initiali[sz]e|load)|[Cc]ould not (create|load|initiali[sz]e)"
+        r"|not (available|supported)|is unsupported",
         "this compute unit may not be there for shell programs; try another one",
     ),
     (

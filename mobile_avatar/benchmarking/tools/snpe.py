@@ -1,5 +1,6 @@
 """SNPE's `snpe-net-run`, and what `snpe-diagview` shows of its logs."""
 
+import contextlib
 import csv
 import re
 import shlex
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_avatar.benchmarking.result import OperatorTime
-from mobile_avatar.benchmarking.tools.pulled import complaint, expected, milliseconds, unread
+from mobile_avatar.benchmarking.tools.pulled import complaint, expected, milliseconds, read_log, unread
 from mobile_avatar.benchmarking.tools.qualcomm import has_integers, input_list, read_results
 from mobile_avatar.benchmarking.tools.table import DeviceRun, Reading, Tool
 from mobile_avatar.benchmarking.tools.viewer import view
@@ -113,9 +114,10 @@ def read_diagnosis(text: str, table: str = "") -> Diagnosis:
 def _messages(table: str) -> dict[str, str]:
     """Message -> value in us: second and fourth column."""
     found: dict[str, str] = {}
-    for row in csv.reader(table.replace("\0", "").splitlines()):
-        if len(row) >= 4:
-            found.setdefault(row[1].strip().lower(), row[3].strip())
+    with contextlib.suppress(csv.Error):
+        for row in csv.reader(table.replace("\0", "").splitlines()):
+            if len(row) >= 4:
+                found.setdefault(row[1].strip().lower(), row[3].strip())
     return found
 
 
@@ -150,9 +152,8 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
 
 def _view(host: Path, log: Path) -> Diagnosis:
     with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "table.csv"
-        text = view(host, VIEWER, ["--input_log", str(log), "--output", str(table)])
-        return read_diagnosis(text, table.read_text(errors="replace") if table.is_file() else "")
+        text = view(host, VIEWER, ["--input_log", str(log), "--output", str(Path(folder) / "table.csv")])
+        return read_diagnosis(text, read_log(Path(folder), "table.csv"))
 
 
 def placement(asked: str, layers: tuple[OperatorTime, ...]) -> tuple[str, str]:

@@ -4,6 +4,7 @@ Qualcomm's viewers cannot be installed here: in their place a script prints the 
 real one printed. Everything else in these tests is the real thing.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 from mobile_avatar.benchmarking.tools.table import DeviceRun
 from mobile_avatar.graphs.spec import GraphSpec, graph_spec
 
+SHELLS = [name for name in ("sh", "mksh") if shutil.which(name)]
+"""mksh is Android's."""
 RECORDED = Path(__file__).parents[1] / "recorded"
 SPEC = graph_spec("split", 8, "NHWC")
 INTEGERS = SPEC.with_integers(

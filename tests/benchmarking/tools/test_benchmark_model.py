@@ -18,7 +18,7 @@ from mobile_avatar.benchmarking.result import OperatorTime
 from mobile_avatar.benchmarking.tools.litert import BENCHMARK_MODEL
 from mobile_avatar.benchmarking.tools.litert_operators import read_operators
 from mobile_avatar.errors import CheckFailed
-from tests.benchmarking.tools.recorded_run import INTEGERS, SPEC, device_run, outputs, pulled, recorded
+from tests.benchmarking.tools.recorded_run import INTEGERS, SHELLS, SPEC, device_run, outputs, pulled, recorded
 
 GPU_LINE = "VERBOSE: Replacing 49 out of 49 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 1 partitions"
 XNNPACK_LINE = (
@@ -117,8 +117,22 @@ TRANSPOSE_CONV: Max version supported: 3. Requested version 4.
             "(it logs: Though GPU delegate is explicitly applied, the model graph will not be executed "
             "by the delegate.)",
         ),
+        (
+            # A delegate that took operators and failed: TFLite goes on without it.
+            "INFO: Replacing 5 node(s) with delegate (TfLiteGpuDelegate) node, yielding 1 partitions.\n"
+            "ERROR: Node number 5 (TfLiteGpuDelegate) failed to prepare.\n"
+            "ERROR: Restored original execution plan after delegate application failure.",
+            "CPU",
+            "no line of the log says that the GPU took the graph, so the CPU ran all of it "
+            "(it logs: ERROR: Restored original execution plan after delegate application failure.)",
+        ),
         ("", "CPU", "no line of the log says that the GPU took the graph, so the CPU ran all of it"),
         ("VERBOSE: Replacing 9 out of 9 node(s) with delegate (LITERT_CL) node, yielding 1 partitions", "GPU", ""),
+        (
+            "INFO: Replacing 60 node(s) with delegate (TfLiteGpuDelegate) node, yielding 2 partitions.",
+            "GPU + CPU",
+            "only 60 operators, in 2 partitions, ran on the GPU, the rest on the CPU",
+        ),
         ("INFO: Replacing 5 node(s) with delegate (TfLiteGpuDelegate) node, yielding 1 partitions.", "GPU", ""),
     ],
 )
@@ -223,13 +237,14 @@ echo "$@"
 """
 
 
-def test_the_lines_run_in_a_shell_and_detail_never_fails_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_lines_run_in_a_shell_and_detail_never_fails_them(shell: str, tmp_path: Path) -> None:
     pulled(tmp_path, {"benchmark_model": PROGRAM, "model.bin": "", "input_0.raw": "", "input_1.raw": ""})
     (tmp_path / "benchmark_model").chmod(0o755)
     (tmp_path / "output").mkdir()
     run = device_run("GPU")
     script = "\n".join(["set -e", *BENCHMARK_MODEL.commands(run)])
-    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([shell, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == (
         "--graph=model.bin --num_threads=4 --use_gpu=true --gpu_precision_loss_allowed=true --num_runs=50\n"
     )

@@ -17,7 +17,7 @@ from mobile_avatar.benchmarking.result import OperatorTime
 from mobile_avatar.benchmarking.tools.qnn import QNN_NET_RUN, read_profile
 from mobile_avatar.benchmarking.tools.qnn_throughput import QNN_THROUGHPUT
 from mobile_avatar.errors import CheckFailed, MissingTool
-from tests.benchmarking.tools.recorded_run import INTEGERS, device_run, outputs, pulled, recorded, viewer
+from tests.benchmarking.tools.recorded_run import INTEGERS, SHELLS, device_run, outputs, pulled, recorded, viewer
 
 
 def test_times_and_operators(tmp_path: Path) -> None:
@@ -64,13 +64,14 @@ def test_outputs_are_those_of_the_first_steady_runs(tmp_path: Path) -> None:
             np.testing.assert_array_equal(result[name], array)
 
 
-def test_the_lines_run_in_a_shell(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_lines_run_in_a_shell(shell: str, tmp_path: Path) -> None:
     program = '#!/bin/sh\necho "$@"\ncase "$@" in *detailed*) exit 4;; esac\n'
     pulled(tmp_path, {"qnn-net-run": program})
     (tmp_path / "qnn-net-run").chmod(0o755)
     (tmp_path / "output").mkdir()
     script = "\n".join(["set -e", *QNN_NET_RUN.commands(device_run("GPU", cases=8, runs=3))])
-    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([shell, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[0] == (
         "--backend libQnnGpu.so --model libQnnModelDlc.so --dlc_path model.bin --input_list output/cases.txt "
         "--perf_profile burst --profiling_level basic --num_inferences 8 --keep_num_outputs 8 "
@@ -97,8 +98,9 @@ def test_throughput(tmp_path: Path) -> None:
     assert QNN_THROUGHPUT.read_outputs(device_run("GPU"), tmp_path) == []
 
 
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("extended", [False, True])
-def test_throughput_compiles_and_configures_in_a_shell(extended: bool, tmp_path: Path) -> None:
+def test_throughput_compiles_and_configures_in_a_shell(shell: str, extended: bool, tmp_path: Path) -> None:
     compiler = "#!/bin/sh\nmkdir -p output/context\n: > output/context/context.bin\n"
     program = '#!/bin/sh\n[ -f output/context/context.bin ] || exit 9\ncat "$2"\nexit 139\n'
     pulled(tmp_path, {"qnn-context-binary-generator": compiler, "qnn-throughput-net-run": program, "output/x": ""})
@@ -107,7 +109,7 @@ def test_throughput_compiles_and_configures_in_a_shell(extended: bool, tmp_path:
     for path in tmp_path.glob("qnn-*"):
         path.chmod(0o755)
     script = "\n".join(["set -e", *QNN_THROUGHPUT.commands(device_run("GPU", runs=30))])
-    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([shell, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     said, _, code = done.stdout.rpartition("exit code ")
     assert code == "139\n"
     configuration = json.loads(said)

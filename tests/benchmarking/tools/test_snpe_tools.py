@@ -16,7 +16,7 @@ from mobile_avatar.benchmarking.result import OperatorTime
 from mobile_avatar.benchmarking.tools.snpe import SNPE_NET_RUN, placement, read_diagnosis
 from mobile_avatar.benchmarking.tools.snpe_throughput import SNPE_THROUGHPUT
 from mobile_avatar.errors import CheckFailed, MissingTool
-from tests.benchmarking.tools.recorded_run import INTEGERS, SPEC, device_run, outputs, pulled, recorded, viewer
+from tests.benchmarking.tools.recorded_run import INTEGERS, SHELLS, SPEC, device_run, outputs, pulled, recorded, viewer
 
 CSV = "\n".join(
     [
@@ -79,6 +79,8 @@ def test_the_table_helps_where_the_text_has_another_wording(tmp_path: Path) -> N
     text = recorded("snpe-diagview-gpu-2.37").replace("Total Inference Time", "Whole").replace("Init:", "Begin:")
     diagnosis = read_diagnosis(text, CSV)
     assert (diagnosis.total_ms, diagnosis.init_ms, len(diagnosis.layers)) == (0.768, 204.416, 4)
+    with pytest.raises(CheckFailed, match="showed no `Total"):
+        read_diagnosis(text, "x," * 2 + "y" * 200_000)
     folder = logs(tmp_path / "out", text, text, text)
     pulled(folder, {f"{name}/SNPEDiag_0.log.csv": CSV for name in ("first", "steady", "cases")})
     reading = SNPE_NET_RUN.parse(device_run("GPU"), "", folder, viewer(tmp_path / "host", "snpe-diagview"))
@@ -136,12 +138,13 @@ wc -l < $list
 """
 
 
-def test_the_lines_run_in_a_shell(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_lines_run_in_a_shell(shell: str, tmp_path: Path) -> None:
     pulled(tmp_path, {"snpe-net-run": PROGRAM, "refuse": ""})
     (tmp_path / "snpe-net-run").chmod(0o755)
     (tmp_path / "output").mkdir()
     script = "\n".join(["set -e", *SNPE_NET_RUN.commands(device_run("GPU_FP16", cases=8, runs=11))])
-    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([shell, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     # 11 steady runs and the first one; the listing of layers was refused, which does not fail the run.
     assert done.stdout.split() == ["11", "1"]
     assert (tmp_path / "output/steady.txt").read_text().splitlines()[8:10] == [
