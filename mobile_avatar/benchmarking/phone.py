@@ -14,14 +14,14 @@ from mobile_avatar.benchmarking.device_tools import FoundTool, find_tools
 from mobile_avatar.benchmarking.parity import parity_rows
 from mobile_avatar.benchmarking.phone_folder import WorkFolder
 from mobile_avatar.benchmarking.phone_outputs import Frames, identical, real_numbers
-from mobile_avatar.benchmarking.phone_session import CPU, Session, filled
+from mobile_avatar.benchmarking.phone_session import CPU, Figure, Session, filled
 from mobile_avatar.benchmarking.phone_sustained import sustain
 from mobile_avatar.benchmarking.places import Settings
 from mobile_avatar.benchmarking.result import Result
 from mobile_avatar.benchmarking.store import Journal
 from mobile_avatar.benchmarking.subject import Subject
 from mobile_avatar.benchmarking.tools.table import Tool
-from mobile_avatar.errors import CheckFailed, MobileAvatarError
+from mobile_avatar.errors import CheckFailed, MissingTool, MobileAvatarError
 
 
 def measure(
@@ -50,16 +50,19 @@ def measure(
     settings.say(f"{facts.name} ({facts.soc}), {facts.os}: {', '.join(found.tool.name for found in tools)}")
     with _raw_inputs(subject) as inputs, WorkFolder(phone, subject.model_sha256[:8]) as folder:
         session = Session(subject, settings, journal, phone, facts, folder, inputs)
-        figures = [pair for found in tools for pair in _measure_tool(session, found)]
+        figures: list[Figure] = []
+        failures: list[MobileAvatarError] = []
+        for found in tools:
+            _measure_tool(session, found, figures, failures)
         if not figures:
-            first = next(row.error for row in journal.results if row.error)
-            raise CheckFailed(f"nothing could be measured on {facts.name}: {first}")
+            kind = MissingTool if all(isinstance(error, MissingTool) for error in failures) else CheckFailed
+            raise kind(f"nothing could be measured on {facts.name}: {failures[0]}")
         if settings.sustained_min:
             sustain(session, figures)
 
 
-def _measure_tool(session: Session, found: FoundTool) -> Iterator[tuple[FoundTool, str, Result]]:
-    """Yield (tool, delegate asked for, row) of every figure; failures are rows with an error.
+def _measure_tool(session: Session, found: FoundTool, figures: list[Figure], failures: list[MobileAvatarError]) -> None:
+    """Add the figures of all compute units of a tool; failures are rows with an error.
 
     The CPU comes first: what accelerators computed is held against it.
     """
@@ -71,7 +74,8 @@ def _measure_tool(session: Session, found: FoundTool) -> Iterator[tuple[FoundToo
         try:
             session.folder.put({**session.files, **found.files}, tool.programs)
             reading, frames, command = session.call(found, delegate, session.settings.runs)
-            row = _compared(session, filled(row, reading, delegate, command), tool, delegate, frames, reference)
+            row = filled(row, reading, delegate, command, session.threads)
+            row = _compared(session, row, tool, delegate, frames, reference)
             heat = session.look()
         except MobileAvatarError as error:
             session.journal.add(replace(row, error=str(error)))
@@ -79,24 +83,38 @@ def _measure_tool(session: Session, found: FoundTool) -> Iterator[tuple[FoundToo
                 raise PhoneLost(f"{error}, and the phone no longer answers; restart it and measure again") from error
             if isinstance(error, PhoneLost):
                 raise
+            failures.append(error)
             continue
         if delegate == CPU:
             reference = frames
+        if not frames:
+            row = _without_outputs(row, tool, delegate, figures)
         row = replace(row, temperature_after_c=heat.temperature_c, thermal_after=heat.throttling)
         session.journal.add(row)
-        yield found, delegate, row
+        figures.append(Figure(found, delegate, row))
 
 
 def _compared(session: Session, row: Result, tool: Tool, delegate: str, frames: Frames, reference: Frames) -> Result:
     """The row with what the outputs say: right or wrong, and whether an accelerator did the work at all."""
     if not frames:
-        return replace(row, notes=(*row.notes, f"{tool.name} wrote no outputs, so its numbers were not compared"))
+        return row
     if delegate != CPU and "fallback" not in row.delegate and identical(frames, reference):
         note = f"asked for {delegate}, but every output has the same bits as the CPU's"
         suspicion = "CPU (fallback suspected: outputs are bit-identical to the CPU's)"
         row = replace(row, delegate=suspicion, notes=(*row.notes, note))
     runner = f"{tool.runtime}-{delegate.lower()} on {row.device}"
     return replace(row, parity=parity_rows(session.subject, runner, real_numbers(session.subject.spec, frames)))
+
+
+def _without_outputs(row: Result, tool: Tool, delegate: str, figures: list[Figure]) -> Result:
+    """The row of a tool that wrote no outputs; where another tool showed them to be wrong, so is this row."""
+    row = replace(row, notes=(*row.notes, f"{tool.name} wrote no outputs, so its numbers were not compared"))
+    for other in figures:
+        same = (other.found.tool.runtime, other.delegate) == (tool.runtime, delegate)
+        if same and other.wrong:
+            note = f"{other.found.tool.name} gave wrong outputs with the same runtime on {delegate}"
+            return replace(row, parity=other.row.parity, notes=(*row.notes, note))
+    return row
 
 
 @contextlib.contextmanager

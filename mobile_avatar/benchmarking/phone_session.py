@@ -5,10 +5,10 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mobile_avatar.benchmarking.adb import Phone
+from mobile_avatar.benchmarking.adb import Phone, TimedOut
 from mobile_avatar.benchmarking.device_facts import DeviceFacts, Heat, read_heat
 from mobile_avatar.benchmarking.device_tools import FoundTool
-from mobile_avatar.benchmarking.phone_failures import why
+from mobile_avatar.benchmarking.phone_failures import failure
 from mobile_avatar.benchmarking.phone_folder import WorkFolder
 from mobile_avatar.benchmarking.phone_outputs import Frames
 from mobile_avatar.benchmarking.places import Settings
@@ -20,10 +20,11 @@ from mobile_avatar.errors import CheckFailed
 
 OUTPUT = "output"
 CPU = "CPU"
+CPU_NAMES = (CPU, "XNNPACK")
 CPU_THREADS = 4
 START_S, SLOWEST_RUN_S = 300.0, 2.0
 """A tool may take this long to start, and this long for every run."""
-LIBRARIES = "export LD_LIBRARY_PATH=.:$LD_LIBRARY_PATH"
+LIBRARIES = 'export LD_LIBRARY_PATH="$PWD:$LD_LIBRARY_PATH"'
 SKELETONS = 'export ADSP_LIBRARY_PATH="$PWD;/vendor/lib/rfsa/adsp;/vendor/dsp/cdsp;/system/lib/rfsa/adsp;/dsp"'
 """Where the Hexagon processor looks for its half of a library."""
 
@@ -74,7 +75,6 @@ class Session:
             soc=self.facts.soc,
             os=self.facts.os,
             delegate=delegate,
-            threads=(self.settings.threads or CPU_THREADS) if delegate == CPU else None,
             power_mode=self.facts.power_mode,
             temperature_before_c=heat.temperature_c,
             thermal_before=heat.throttling,
@@ -82,28 +82,60 @@ class Session:
             notes=(sensor, *self.facts.notes),
         )
 
-    def call(self, found: FoundTool, delegate: str, runs: int) -> tuple[Reading, Frames, str]:
+    def call(self, found: FoundTool, delegate: str, runs: int, details: bool = True) -> tuple[Reading, Frames, str]:
         """Run a tool once: what it said, what it computed for the golden cases, and the command.
+
+        Args:
+            found: the tool.
+            delegate: which of its compute units to ask for.
+            runs: steady runs.
+            details: False for the times alone.
 
         Raises:
             CheckFailed: it failed; the sentence says why.
+            MissingTool: what it wrote can only be read by a program that is not here.
             PhoneLost: the phone went away.
         """
         tool = found.tool
-        threads = self.settings.threads or CPU_THREADS
-        run = DeviceRun(self.model, delegate, threads, runs, self.subject.spec, tuple(self.inputs), OUTPUT)
+        inputs = tuple(self.inputs)
+        run = DeviceRun(self.model, delegate, self.threads, runs, self.subject.spec, inputs, OUTPUT, details)
         lines = tool.commands(run)
         self.folder.empty(OUTPUT)
-        code, said = self.folder.run([LIBRARIES, SKELETONS, *lines], START_S + runs * SLOWEST_RUN_S)
+        limit = START_S + runs * SLOWEST_RUN_S
+        try:
+            code, said = self.folder.run([LIBRARIES, SKELETONS, *lines], limit)
+        except TimedOut as error:
+            raise TimedOut(f"{tool.name} on {delegate} did not end within {limit:g} s and was stopped") from error
         if code:
-            raise CheckFailed(why(tool.name, code, said, self.folder.path, self.facts.abi))
+            raise failure(tool.name, code, said, self.folder.path)
         with tempfile.TemporaryDirectory(prefix="mobile-avatar-") as place:
             local = Path(place)
             self.folder.fetch(OUTPUT, local)
             reading = tool.parse(run, said, local, found.host)
             if not (time_of(reading) or 0) > 0:
                 raise CheckFailed(f"{tool.name} printed no time per run")
-            return reading, tool.read_outputs(run, local), "; ".join(lines)
+            frames = tool.read_outputs(run, local) if details else []
+            return reading, frames, "; ".join(lines)
+
+    @property
+    def threads(self) -> int:
+        """Of a run on the CPU."""
+        return self.settings.threads or CPU_THREADS
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row with numbers, and what it takes to measure it again."""
+
+    found: FoundTool
+    delegate: str
+    """The compute unit that was asked for."""
+    row: Result
+
+    @property
+    def wrong(self) -> bool:
+        """Whether its outputs were found wrong."""
+        return any(check["passed"] is False for check in self.row.parity)
 
 
 def time_of(reading: Reading) -> float | None:
@@ -111,15 +143,23 @@ def time_of(reading: Reading) -> float | None:
     return reading.mean_ms if reading.p50_ms is None else reading.p50_ms
 
 
-def filled(row: Result, reading: Reading, delegate: str, command: str) -> Result:
+def filled(row: Result, reading: Reading, delegate: str, command: str, threads: int) -> Result:
     """The row with what the tool said; the compute unit is the one that was found, not the one asked for."""
     found, notes = reading.delegate or delegate, [*row.notes, *reading.notes]
     if not reading.delegate:
         notes.append(f"the output does not tell what did the work; {delegate} was asked for")
     if reading.fallback:
-        found = "CPU (fallback)" if found in (CPU, delegate) else f"{found} (fallback)"
+        found = f"{CPU if found in CPU_NAMES else found} (fallback)"
         notes.append(f"asked for {delegate}: {reading.fallback}")
     names = ("load_ms", "first_ms", "warmup_ms", "warmup_runs", "runs", "memory_mb", "memory_what", "operators")
     names += ("mean_ms", "p50_ms", "p90_ms", "p99_ms")
-    values = {name: getattr(reading, name) for name in names}
-    return replace(row, **values, delegate=found, runtime_version=reading.version, command=command, notes=tuple(notes))
+    return replace(
+        row,
+        **{name: getattr(reading, name) for name in names},
+        delegate=found,
+        # Not every tool can be told how many.
+        threads=threads if delegate == CPU and "threads" in command else None,
+        runtime_version=reading.version,
+        command=command,
+        notes=tuple(notes),
+    )

@@ -80,8 +80,8 @@ class ScriptedPhone:
 
 
 def write_tool(path: Path, body: str) -> None:
-    """A device tool: a Python script that runs where the phone's shell starts it."""
-    _program(path, f"#!{sys.executable} -SE\nimport os, sys, time\n{body}")
+    """A device tool: a shell script; `$PHONE` is the phone's folder on this computer."""
+    _program(path, f"#!/bin/sh\n{body}")
 
 
 def _program(path: Path, text: str) -> None:
