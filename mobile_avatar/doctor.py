@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def _machine() -> Iterator[Finding]:
     yield Finding(
         "adb", adb is not None, adb or "not found", "nothing can be pushed to a phone", "install platform-tools"
     )
-    client = Path.home() / ".qai_hub" / "client.ini"
+    client = Path(os.environ.get("QAIHUB_CLIENT_INI") or Path.home() / ".qai_hub" / "client.ini")
     hub = importlib.util.find_spec("qai_hub") is not None
     state = "token configured" if hub and client.exists() else "package only" if hub else "not installed"
     yield Finding(

@@ -26,9 +26,10 @@ from mobile_avatar.benchmarking.result import Minute, Result, now, steady
 from mobile_avatar.benchmarking.store import Journal
 from mobile_avatar.benchmarking.subject import Subject
 from mobile_avatar.errors import BadInput, CheckFailed, MissingTool, MobileAvatarError, first_line
-from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
+from mobile_avatar.graphs.spec import GraphSpec
 from mobile_avatar.models.bilayer.config import BilayerConfig
 from mobile_avatar.models.bilayer.folded import FoldedGenerator
+from mobile_avatar.verification.manifest import judged_tensors
 from mobile_avatar.verification.parity import THRESHOLDS, compare
 from mobile_avatar.verification.runners import Exported
 from mobile_avatar.verification.verify import read_texture
@@ -268,15 +269,13 @@ def _parity(subject: Subject, lane: Lane) -> tuple[dict, ...]:
     """The composited image beside the golden one, for rows that have this person's numbers."""
     if not lane.own_numbers or lane.failure:
         return ()
-    size = subject.manifest["avatar"]["config"]["image_size"]
-    shown = TensorSpec("image", (1, size, size, 3), "NHWC", (-1.0, 1.0))
-    stored = next((t for t in subject.spec.outputs if t.name == "image"), shown)
+    stored = judged_tensors(subject.manifest)[-1]
     golden = subject.golden(stored)
     golden = golden.transpose(0, 2, 3, 1) if stored.layout == "NCHW" else golden
     keypoints = subject.golden(subject.spec.inputs[0])
     frames = np.concatenate([lane.compose(lane.run(row[None])).copy() for row in keypoints])
     name = f"{lane.result.runtime} on this host"
-    return (compare(shown, name, frames, golden, THRESHOLDS[lane.result.precision]).to_dict(),)
+    return (compare(stored, name, frames, golden, THRESHOLDS[lane.result.precision]).to_dict(),)
 
 
 def _sustain(settings: Settings, journal: Journal, lanes: list[Lane], keypoints: np.ndarray) -> None:

@@ -3,18 +3,9 @@
 import numpy as np
 
 from mobile_avatar.benchmarking.subject import Subject
-from mobile_avatar.graphs.spec import TensorSpec
+from mobile_avatar.verification.manifest import judged_tensors
 from mobile_avatar.verification.parity import THRESHOLDS, compare, unmeasured
 from mobile_avatar.verification.verify import composite_results
-
-
-def judged_tensors(subject: Subject) -> list[TensorSpec]:
-    """The outputs of the file, and the composited image where the app composes it."""
-    wanted = list(subject.spec.outputs)
-    if subject.warp == "split":
-        size = subject.manifest["avatar"]["config"]["image_size"]
-        wanted.append(TensorSpec("image", (1, size, size, 3), "NHWC", (-1.0, 1.0)))
-    return wanted
 
 
 def parity_rows(subject: Subject, runner: str, outputs: dict[str, np.ndarray]) -> tuple[dict, ...]:
@@ -33,7 +24,7 @@ def parity_rows(subject: Subject, runner: str, outputs: dict[str, np.ndarray]) -
         results["image"] = composite_results(subject.folder, subject.spec, config, results)
     return tuple(
         compare(t, runner, results[t.name], subject.golden(t), threshold).to_dict()
-        for t in judged_tensors(subject)
+        for t in judged_tensors(subject.manifest)
         if t.name in results
     )
 
@@ -43,5 +34,5 @@ def missing_rows(subject: Subject, runner: str, reason: str) -> tuple[dict, ...]
     threshold = THRESHOLDS[subject.precision]
     return tuple(
         unmeasured(t, runner, len(subject.golden(t)), threshold, None, reason).to_dict()
-        for t in judged_tensors(subject)
+        for t in judged_tensors(subject.manifest)
     )

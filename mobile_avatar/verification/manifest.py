@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mobile_avatar.errors import BadInput
 from mobile_avatar.files import inside
-from mobile_avatar.graphs.spec import GraphSpec, TensorSpec, graph_spec
+from mobile_avatar.graphs.spec import GraphSpec, TensorSpec, graph_spec, image_shape
 from mobile_avatar.verification.parity import THRESHOLDS
 
 FORMAT = 1
@@ -38,6 +38,16 @@ def read_manifest(folder: Path) -> dict:
 def spec_of(manifest: dict) -> GraphSpec:
     """Inputs and outputs as the manifest describes them."""
     return GraphSpec(*(tuple(TensorSpec.from_dict(row) for row in manifest[key]) for key in ("inputs", "outputs")))
+
+
+def judged_tensors(manifest: dict) -> list[TensorSpec]:
+    """What is compared with the golden files: the outputs, and last the image that a split bundle is composed to."""
+    wanted = list(spec_of(manifest).outputs)
+    if manifest["warp"] == "split":
+        wanted.append(
+            TensorSpec("image", image_shape(3, manifest["avatar"]["config"]["image_size"], "NHWC"), "NHWC", (-1.0, 1.0))
+        )
+    return wanted
 
 
 def belongs(path: str, role: str) -> bool:

@@ -10,7 +10,7 @@ from mobile_avatar.exporters.registry import find_target
 from mobile_avatar.files import inside, sha256
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
 from mobile_avatar.rendering.composite import composite
-from mobile_avatar.verification.manifest import belongs, spec_of
+from mobile_avatar.verification.manifest import belongs, judged_tensors, spec_of
 from mobile_avatar.verification.parity import THRESHOLDS, compare, run_cases, unmeasured
 from mobile_avatar.verification.runners import Check, Exported, open_runner
 
@@ -46,10 +46,7 @@ def examine(folder: Path, manifest: dict) -> Verified:
     checks = [Check("file hashes", not changed, detail)]
     spec = spec_of(manifest)
     threshold = THRESHOLDS[manifest["precision"]]
-    wanted = list(spec.outputs)
-    if manifest["warp"] == "split":
-        size = manifest["avatar"]["config"]["image_size"]
-        wanted.append(TensorSpec("image", (1, size, size, 3), "NHWC", (-1.0, 1.0)))
+    wanted = judged_tensors(manifest)
     golden = {tensor.name: read_golden(folder, tensor) for tensor in (*spec.inputs, *wanted)}
     if len({len(array) for array in golden.values()}) != 1:
         raise CheckFailed(f"{folder}/golden: the files hold different numbers of cases; export the bundle again")
