@@ -72,7 +72,7 @@ def _wait(process: subprocess.Popen, verb: str, timeout: float, files: Sequence[
             return
         except subprocess.TimeoutExpired:
             if time.monotonic() >= end:
-                raise TimedOut(f"`adb {verb}` did not finish within {timeout:g} s") from None
+                raise TimedOut(f"`adb {verb}` did not finish within {timeout:g} s; is the phone awake?") from None
             if max(os.fstat(file.fileno()).st_size for file in files) > MOST_OUTPUT:
                 raise CheckFailed(f"`adb {verb}` printed more than {MOST_OUTPUT >> 20} MB and was ended") from None
 

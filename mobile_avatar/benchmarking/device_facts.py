@@ -126,9 +126,7 @@ def _power(parts: dict[str, str]) -> str:
 
 
 def _notes(parts: dict[str, str], maker: str, chip_maker: str) -> list[str]:
-    notes = []
-    if maker or chip_maker:
-        notes.append("phone made by {}, chip by {}".format(maker or "unknown", chip_maker or "unknown"))
+    notes = [f"{what} made by {name}" for what, name in (("phone", maker), ("chip", chip_maker)) if name]
     if parts["low_power"].strip() == "1":
         notes.append("the battery saver is on and holds the clocks down; switch it off to measure")
     if parts["airplane"].strip() == "0":

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from mobile_avatar.benchmarking.tools.table import Tool
 from mobile_avatar.errors import BadInput, MissingTool
+from mobile_avatar.exporters.targets.snpe import SDK_HOST, SDK_VARIABLES
 
-SDK_VARIABLES = ("QAIRT_SDK_ROOT", "QNN_SDK_ROOT", "SNPE_ROOT")
-DEVICE_FOLDERS = ("", "bin/aarch64-android*", "lib/aarch64-android*", "lib/hexagon-v*/unsigned", "bin", "lib")
+LAYOUT = ("bin/aarch64-android*", "lib/aarch64-android*", "lib/hexagon-v*/unsigned", "lib/dsp")
+DEVICE_FOLDERS = ("", *LAYOUT, "bin", "lib")
 """Where programs and libraries for the phone lie below a folder or an SDK."""
-HOST_FOLDERS = ("bin/x86_64-linux-clang", "bin", "")
+HOST_FOLDERS = (f"bin/{SDK_HOST}", "bin", "")
 PREFIXES = ("", "android_aarch64_")
 """Names under which programs are published."""
 MACHINES = {"arm64-v8a": 183, "armeabi-v7a": 40, "x86_64": 62, "x86": 3}

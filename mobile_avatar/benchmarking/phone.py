@@ -84,6 +84,8 @@ def _measure_tool(session: Session, found: FoundTool, figures: list[Figure], fai
             if isinstance(error, PhoneLost):
                 raise
             failures.append(error)
+            if isinstance(error, MissingTool):
+                return  # what is missing is missing for the other compute units as well
             continue
         if delegate == CPU:
             reference = frames

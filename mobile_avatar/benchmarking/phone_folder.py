@@ -40,6 +40,8 @@ class WorkFolder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         # Where the phone no longer answers the folder stays; the next run takes it over and removes it.
+        if not self._phone.answers():
+            return
         with contextlib.suppress(MobileAvatarError):
             self._stop()
             self._phone.shell(f"rm -rf {self._quoted}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mobile_avatar.benchmarking.adb import Phone, TimedOut
-from mobile_avatar.benchmarking.device_facts import DeviceFacts, Heat, read_heat
+from mobile_avatar.benchmarking.device_facts import STATUS, DeviceFacts, Heat, read_heat
 from mobile_avatar.benchmarking.device_tools import FoundTool
 from mobile_avatar.benchmarking.phone_failures import failure
 from mobile_avatar.benchmarking.phone_folder import WorkFolder
@@ -63,7 +63,9 @@ class Session:
     def row(self, tool: Tool, delegate: str) -> Result:
         """A row with everything that is known before the run."""
         heat = self.look()
-        sensor = f"temperatures are those of the {heat.sensor}" if heat.sensor else "the phone tells no temperature"
+        notes = [f"temperatures are those of the {heat.sensor}" if heat.sensor else "the phone tells no temperature"]
+        if heat.throttling in STATUS[1:]:
+            notes.append(f"the phone was throttling before the run began ({heat.throttling}); let it cool down")
         return Result(
             kind="measured",
             place="adb",
@@ -79,7 +81,7 @@ class Session:
             temperature_before_c=heat.temperature_c,
             thermal_before=heat.throttling,
             method=f"{tool.name} ran on the phone and timed the model file; composing the image is not in it",
-            notes=(sensor, *self.facts.notes),
+            notes=(*notes, *self.facts.notes),
         )
 
     def call(self, found: FoundTool, delegate: str, runs: int, details: bool = True) -> tuple[Reading, Frames, str]:

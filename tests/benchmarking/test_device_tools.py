@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mobile_avatar.benchmarking.device_tools import HOST_MACHINES, SDK_VARIABLES, find_tools
+from mobile_avatar.benchmarking.device_tools import HOST_MACHINES, find_tools
 from mobile_avatar.benchmarking.tools import TOOLS
 from mobile_avatar.errors import BadInput, MissingTool
+from mobile_avatar.exporters.targets.snpe import SDK_VARIABLES
 
 ARM64, ABI = 183, "arm64-v8a"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mobile_avatar.benchmarking import phone_session, phone_sustained
-from mobile_avatar.benchmarking.adb import AdbProgram, PhoneLost
+from mobile_avatar.benchmarking.adb import AdbProgram, PhoneLost, TimedOut
 from mobile_avatar.benchmarking.phone import measure
 from mobile_avatar.benchmarking.places import Settings
 from mobile_avatar.benchmarking.result import Result
@@ -20,7 +20,7 @@ from mobile_avatar.benchmarking.store import Journal, stored_results
 from mobile_avatar.benchmarking.subject import open_subject
 from mobile_avatar.benchmarking.tools.table import Reading, Tool
 from mobile_avatar.errors import CheckFailed, MissingTool
-from tests.benchmarking.scripted_phone import ScriptedPhone, write_tool
+from tests.benchmarking.scripted_phone import RECORDED, ScriptedPhone, write_tool
 from tests.benchmarking.small_bundle import CASES, small_bundle
 
 BODY = """
@@ -251,7 +251,6 @@ FAILURES = {
     "own words": ("echo error_code=201 no such runtime; exit 1", "error_code=201 no such runtime"),
     "nothing": ("echo; exit 0", "frame_timer printed no figures"),
     "zero": ("echo mean=0; exit 0", "frame_timer printed no time per run"),
-    "binary": ("echo binary log; exit 0", "the viewer is not on this computer"),
     "short": ("echo mean=3; head -c 4 model.dlc > output/uv_0.raw; exit 0", "outputs of another size"),
     "odd name": ("echo mean=3; echo x > 'output/a b'; exit 0", "among the outputs, which no tool writes"),
 }
@@ -298,13 +297,14 @@ def test_only_missing_programs_are_exit_code_three(bench):
         bench.answers(unit, "binary log")
     with pytest.raises(MissingTool, match="nothing could be measured on Pixel 4: the viewer is not on this computer"):
         bench.measure()
+    assert len(bench.journal.results) == 1, "the other compute units would say the same"
 
 
 def test_a_phone_that_goes_away_anywhere(bench):
     """At every seventh call of a session: the rows until then are kept, and one sentence says what happened."""
     bench.measure()
-    # The last two calls clean up, and what was left of a broken run need not be pushed again.
-    calls = len(bench.phone.calls()) - 2 - len(bench.phone.calls("push"))
+    # The last three calls clean up, and what was left of a broken run need not be pushed again.
+    calls = len(bench.phone.calls()) - 3 - len(bench.phone.calls("push"))
     kept = []
     for after in range(1, calls, 7):
         bench.phone.fault({"at": "", "after": after, "gone": True, "err": "error: device '9B1AY1SCRIPT' not found\n"})
@@ -345,6 +345,26 @@ def test_a_tool_that_hangs_is_stopped_and_the_others_go_on(bench, monkeypatch):
     rows = bench.measure(tool(delegates=("GPU", "CPU")), transport=ToolsByProgram(bench, monkeypatch))
     assert [row.error for row in rows] == ["", "frame_timer on GPU did not end within 2 s and was stopped"]
     assert bench.phone.left == []
+
+
+def test_a_phone_that_hangs_with_its_tool(bench):
+    class Hangs:
+        def run(self, arguments, timeout):
+            if "./frame_timer GPU" in arguments[-1]:
+                bench.phone.fault({"at": ""})
+                raise TimedOut("too long")
+            return bench.phone.run(arguments, timeout)
+
+    with pytest.raises(PhoneLost, match=r"frame_timer on GPU did not end within 400 s .* the phone no longer answers"):
+        bench.measure(transport=Hangs())
+    assert [bool(row.error) for row in bench.journal.results] == [False, True]
+
+
+def test_a_phone_that_is_hot_already(bench):
+    bench.phone.answer("thermalservice", (RECORDED / "adb-thermalservice-android14.txt").read_text())
+    row = bench.measure()[0]
+    assert (row.thermal_before, row.temperature_before_c) == ("moderate", 41.8)
+    assert "the phone was throttling before the run began (moderate); let it cool down" in row.notes
 
 
 @pytest.fixture
