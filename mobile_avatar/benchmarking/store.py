@@ -66,16 +66,21 @@ def newest(results: list[Result]) -> list[Result]:
 
     A later failure does not hide an earlier figure; a cloud job that a later run picked up is shown there only.
     """
-    collected = {job["id"] for row in results if not row.error for job in row.jobs}
+    collected = {name for row in results if not row.error for name in _job_names(row)}
     last: dict[tuple, Result] = {}
     for row in results:
-        if row.error and any(job["id"] in collected for job in row.jobs):
+        if row.error and collected.intersection(_job_names(row)):
             continue
         place = (row.place, row.device, row.runtime, row.delegate, row.precision, row.threads)
         key = (*place, row.own_file, bool(row.error))
         last.pop(key, None)
         last[key] = row
     return list(last.values())
+
+
+def _job_names(row: Result) -> set[str]:
+    """Ids of cloud jobs; a file from elsewhere may lack them."""
+    return {str(job["id"]) for job in row.jobs if "id" in job}
 
 
 def _read(path: Path) -> list[Result]:

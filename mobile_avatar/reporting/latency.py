@@ -80,7 +80,7 @@ def by_unit(operators: tuple[OperatorTime, ...]) -> list[Share]:
     return sorted(shares, key=lambda share: (-(share.ms or 0), -share.count, share.type))
 
 
-def layers(operators: tuple[OperatorTime, ...], most: int = 14) -> list[Share]:
+def layers(operators: tuple[OperatorTime, ...], most: int = 8) -> list[Share]:
     """Single layers with a time, the slowest `most` of them, and one row for all others."""
     timed = [(op, ms) for op in operators if (ms := number(op.ms)) is not None and ms > 0]
     total = sum(ms for _, ms in timed)
