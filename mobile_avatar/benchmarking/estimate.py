@@ -142,25 +142,29 @@ def estimate_result(subject: Subject, device: str) -> Result:
     }
     if found is None:
         return Result(**row, error=method)
-    operators = (
-        OperatorTime(
-            time.layer.name, time.layer.type, found.unit.kind, *_rounded(time.ms, time.compute_ms, time.traffic_ms)
-        )
-        for time in found.times
-    )
     mean, low, high, compute, traffic = _rounded(
         found.ms, found.low_ms, found.high_ms, found.compute_ms, found.traffic_ms
     )
     return Result(
         **row,
         delegate=found.unit.title,
-        operators=tuple(operators),
+        operators=operator_times(found),
         mean_ms=mean,
         low_ms=low,
         high_ms=high,
         compute_ms=compute,
         traffic_ms=traffic,
         method=method,
+    )
+
+
+def operator_times(found: Estimate) -> tuple[OperatorTime, ...]:
+    """One row per layer, with both terms."""
+    return tuple(
+        OperatorTime(
+            time.layer.name, time.layer.type, found.unit.kind, *_rounded(time.ms, time.compute_ms, time.traffic_ms)
+        )
+        for time in found.times
     )
 
 
