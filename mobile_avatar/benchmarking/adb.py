@@ -136,7 +136,7 @@ class Phone:
             PhoneLost: the connection ended before the script did.
             TimedOut: it did not end in time.
         """
-        # The last line proves that the script came to its end: adb's own exit code does not, on every version.
+        # The last line proves that the script came to its end; adb's exit code does not: 0 when a phone goes away.
         wrapped = f"(\n{script}\n) 2>&1 < /dev/null\ncode=$?\necho\necho {DONE} $code"
         code, out, err = self._run("shell", [wrapped], timeout)
         text, mark, status = out.rpartition(f"\n{DONE} ")
@@ -144,7 +144,7 @@ class Phone:
             error = complaint(err, self.serial, "shell")
             if isinstance(error, PhoneLost):
                 raise error
-            raise PhoneLost(AWAY.format(serial=self.serial, verb="shell", said=f"exit code {code}"))
+            raise PhoneLost(AWAY.format(serial=self.serial, verb="shell", said=f"no answer, exit code {code}"))
         return int(status), text
 
     def push(self, local: Path, remote: str) -> None:

@@ -32,7 +32,7 @@ def _shell(root: str, arguments: list[str]) -> tuple[int, bytes, bytes]:
     """As adbd does it: the script gets a session of its own and outlives the connection."""
     paths = {**os.environ, "PATH": f"{root}/bin:{os.environ['PATH']}", "PHONE": root}
     with open(f"{root}/shell") as file:
-        command = [file.read(), "-c", _inside(root, arguments[0])]
+        command = [file.read(), "-c", inside(root, arguments[0])]
     if sys.argv[0].endswith("/adb"):
         return subprocess.run(command, env=paths, start_new_session=True).returncode, b"", b""
     done = subprocess.run(command, env=paths, start_new_session=True, capture_output=True)
@@ -40,13 +40,13 @@ def _shell(root: str, arguments: list[str]) -> tuple[int, bytes, bytes]:
 
 
 def _push(root: str, arguments: list[str]) -> tuple[int, bytes, bytes]:
-    _copy(arguments[0], _inside(root, arguments[1]))
+    _copy(arguments[0], inside(root, arguments[1]))
     return 0, f"{arguments[0]}: 1 file pushed, 0 skipped.\n".encode(), b""
 
 
 def _pull(root: str, arguments: list[str]) -> tuple[int, bytes, bytes]:
     for path in arguments[:-1]:
-        _copy(_inside(root, path), os.path.join(arguments[-1], os.path.basename(path)))
+        _copy(inside(root, path), os.path.join(arguments[-1], os.path.basename(path)))
     return 0, b"", b""
 
 
@@ -59,7 +59,7 @@ def _copy(source: str, target: str) -> None:
     os.chmod(target, 0o600)
 
 
-def _inside(root: str, text: str) -> str:
+def inside(root: str, text: str) -> str:
     return text.replace(STORAGE, root + STORAGE)
 
 

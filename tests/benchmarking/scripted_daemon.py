@@ -54,6 +54,7 @@ class Daemon:
         try:
             while True:
                 self._connection, _ = self._listener.accept()
+                self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small messages go at once
                 _Link(self, self._connection).serve()
         except OSError:
             return

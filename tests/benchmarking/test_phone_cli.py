@@ -166,7 +166,7 @@ def test_a_phone_that_goes_away(phone, tflite, capfd):
     phone.fault({"at": "use_gpu=true", "gone": True, "code": 255})
     done = run(capfd, "benchmark", tflite, "--on", "adb", "--tools", phone.tools)
     assert done.code == 3
-    assert "the phone 9B1AY1SCRIPT went away during `adb shell` (exit code 255)" in done.sentence
+    assert "the phone 9B1AY1SCRIPT went away during `adb shell` (no answer, exit code 255)" in done.sentence
     assert "litert fp16, CPU, 4 threads" in done.out, "what was measured until then is shown"
     assert [bool(row["error"]) for row in kept(tflite)] == [False, True]
 
