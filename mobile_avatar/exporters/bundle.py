@@ -198,7 +198,11 @@ def judge(manifest: dict, strict: bool = False, gate_budget: bool = False) -> No
     ]
     limit = manifest["budget"]
     if gate_budget and limit["passed"] in bad:
-        rows.append(f"estimate {limit['estimate_ms']} ms for a budget of {limit['budget_ms']} ms on {limit['device']}")
+        if limit["estimate_ms"] is None:
+            rows.append(f"no estimate for the budget: {limit['method']}")
+        else:
+            what = f"estimate {limit['estimate_ms']} ms ({limit['low_ms']} to {limit['high_ms']})"
+            rows.append(f"{what} for a budget of {limit['budget_ms']} ms on {limit['device']}")
     if rows:
         raise CheckFailed("check failed: " + "; ".join(rows))
 

@@ -12,7 +12,8 @@ from mobile_avatar.benchmarking.network import network_layers
 from mobile_avatar.benchmarking.reference_models import reference_layers
 from mobile_avatar.benchmarking.result import OperatorTime, Result
 from mobile_avatar.benchmarking.subject import open_subject
-from mobile_avatar.errors import BadInput
+from mobile_avatar.errors import BadInput, CheckFailed
+from mobile_avatar.exporters.bundle import judge
 from mobile_avatar.graphs.layers import LAYERS
 from mobile_avatar.graphs.rewrites import ALWAYS
 from mobile_avatar.images import read_photo
@@ -71,6 +72,20 @@ def test_the_budget_is_met_up_to_its_limit(limit, passed):
         passed,
     )
     assert row["low_ms"] < row["estimate_ms"] < row["high_ms"]
+
+
+def test_export_fails_over_the_budget_and_strictly_without_an_estimate():
+    def check(bundle, limit, strict):
+        judge({"parity": [], "checks": [], "budget": budget(MEDIUM, *bundle, "snapdragon-855", limit)}, strict, True)
+
+    check(GPU, 42, strict=True)
+    with pytest.raises(
+        CheckFailed, match=r"estimate 37\.5 ms \(30\.0 to 46\.9\) for a budget of 30 ms on snap"
+    ):
+        check(GPU, 30, strict=False)
+    check(("snpe", "w8a8", "split"), 42, strict=False)
+    with pytest.raises(CheckFailed, match="no estimate for the budget: Snapdragon 855: the Hexagon v66"):
+        check(("snpe", "w8a8", "split"), 42, strict=True)
 
 
 def test_the_row_of_a_bundle(tmp_path):
