@@ -41,12 +41,14 @@ def layer_chart(result: Result) -> "Figure":
         axes.legend(loc="lower right", frameon=False)
     else:
         axes.barh(places, [row.ms for row in rows], 0.7, color=COLOURS[0])
-    axes.set_yticks(places, [f"{row.name}  {row.type.partition('+')[0]}" for row in rows], fontsize=8)
+    labels = (f"{row.name}  {row.type.partition('+')[0]}" for row in rows)
+    axes.set_yticks(places, [_literal(label) for label in labels], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"ms per frame{_launch(rows)}")
     name, value = result.figure()
     total = "" if value is None else f", {value:.1f} ms{'' if name == 'mean' else f' ({name})'}"
-    axes.set_title(f"{result.kind}: {result.title} on {result.device}{total}", fontsize=10, loc="left")
+    title = _literal(f"{result.kind}: {result.title} on {result.device}", 100)
+    axes.set_title(f"{title}{total}", fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -65,6 +67,12 @@ def layer_chart_svg(result: Result) -> str:
 def save_layer_chart(result: Result, path: Path) -> None:
     """Write the chart as a PNG file. BadInput as `layer_chart`."""
     save_figure(layer_chart(result), path)
+
+
+def _literal(text: str, most: int = 48) -> str:
+    """Text of a bundle or a tool as one short line in which nothing is taken for a formula."""
+    line = "".join(letter for letter in text if letter.isprintable())
+    return (line if len(line) <= most else f"{line[: most - 3]}...").replace("\\", "/").replace("$", r"\$")
 
 
 def _together(rows: list[OperatorTime]) -> OperatorTime:

@@ -79,9 +79,7 @@ def test_export_fails_over_the_budget_and_strictly_without_an_estimate():
         judge({"parity": [], "checks": [], "budget": budget(MEDIUM, *bundle, "snapdragon-855", limit)}, strict, True)
 
     check(GPU, 42, strict=True)
-    with pytest.raises(
-        CheckFailed, match=r"estimate 37\.5 ms \(30\.0 to 46\.9\) for a budget of 30 ms on snap"
-    ):
+    with pytest.raises(CheckFailed, match=r"estimate 37\.5 ms \(30\.0 to 46\.9\) for a budget of 30 ms on snap"):
         check(GPU, 30, strict=False)
     check(("snpe", "w8a8", "split"), 42, strict=False)
     with pytest.raises(CheckFailed, match="no estimate for the budget: Snapdragon 855: the Hexagon v66"):
@@ -151,5 +149,9 @@ def test_the_chart_shows_both_terms_of_every_layer_as_text_and_as_a_picture(tmp_
     assert min(height, width) > 500
     measured = replace(result, operators=tuple(OperatorTime(row.name, row.type, "", row.ms) for row in rows))
     assert "memory traffic" not in layer_chart_svg(measured)
+    hostile = (OperatorTime("</text><script>$x_{$" + "y" * 90, "\\frac\n", "", 1.0), *rows)
+    shown = ElementTree.fromstring(layer_chart_svg(replace(result, operators=hostile)))
+    assert not [tag for tag in shown.iter() if "script" in tag.tag]
+    assert any((tag.text or "").startswith("</text><script>$x_{$yyy") for tag in shown.iter())
     with pytest.raises(BadInput, match="nothing to draw"):
         layer_chart_svg(replace(result, operators=()))
