@@ -59,11 +59,17 @@ class Comparison:
     """Why no frames are shown."""
     matches: tuple[Match, ...]
     estimates: Match | None
+    control: float | None
+    """How much longer than the first the second run took for `CONTROL`, the same work in both: that is the machine."""
+
+
+CONTROL = "torch-plain"
 
 
 def compare(first: Facts, second: Facts) -> Comparison:
     """Put two bundles beside each other."""
     frames, same, reason = _frames(first, second)
+    matches = match(first.results, second.results)
     return Comparison(
         first,
         second,
@@ -72,8 +78,9 @@ def compare(first: Facts, second: Facts) -> Comparison:
         frames,
         same,
         reason,
-        tuple(match(first.results, second.results)),
+        tuple(matches),
         _estimates(first, second),
+        _control(first, second, matches),
     )
 
 
@@ -169,6 +176,14 @@ def match(first: list[Result], second: list[Result]) -> list[Match]:
     found += [_alone(row, True) for row in left if _place(row) in devices]
     found += [_alone(row, False) for row in right if _place(row) in devices]
     return sorted(found, key=lambda item: (item.device, item.ratio is None))
+
+
+def _control(first: Facts, second: Facts, matches: list[Match]) -> float | None:
+    config, other = (facts.manifest["avatar"]["config"] for facts in (first, second))
+    if config != other or first.warp != second.warp:
+        return None
+    found = (item.ratio for item in matches if item.first and item.second and item.first.runtime == CONTROL)
+    return next(found, None)
 
 
 def _place(row: Result) -> tuple:

@@ -65,6 +65,16 @@ def test_other_devices_and_failures_are_left_out(row, change):
     assert [item for item in match([row], [replace(row, **change)]) if item.second] == []
 
 
+def test_what_the_machine_did_between_two_runs_is_told(split, native, tmp_path):
+    other = changed(split, tmp_path)
+    subject = open_subject(other)
+    store(subject, host_row(subject, runtime="torch-plain", delegate="", own_file=False, p50_ms=20.0, taken="2027"))
+    pair = compare(collect(split), collect(other))
+    assert pair.control == 1.25
+    assert "took 1.25 × as long for B as for A" in Page(render_comparison(pair)).text
+    assert compare(collect(split), collect(native)).control is None, "other work"
+
+
 def test_bundles_of_different_warps(split, native):
     pair = compare(collect(split), collect(native))
     lines = {line.label: line for line in pair.lines}
