@@ -90,8 +90,10 @@ def test_results_of_another_model_and_damaged_files_are_left_out(tmp_path):
 
 def test_newest_keeps_one_row_per_way_of_running():
     later = replace(ROW, taken="2026-01-02T00:00:00+00:00", p50_ms=39.0)
-    failed = replace(later, error="disconnected")
+    failed = replace(later, error="disconnected", jobs=())
     assert newest([ROW, replace(ROW, threads=2), later, failed]) == [replace(ROW, threads=2), later, failed]
+    running = replace(ROW, error="still running")
+    assert newest([running, later]) == [later], "the job was collected later"
 
 
 ESTIMATE = replace(
