@@ -51,7 +51,7 @@ def layer_chart(estimate: Result) -> Markup:
 
     try:
         return Markup(layer_chart_svg(estimate))
-    except Exception:  # names come from the bundle, and what looks like a formula in them is parsed as one
+    except Exception:  # whatever a drawing library says to the numbers of a foreign bundle
         return Markup()
 
 

@@ -110,6 +110,8 @@ def _lines(first: Facts, second: Facts) -> list[Line]:
     lines = []
     for label, (a, show) in ours.items():
         b = theirs[label][0]
+        if a is None and b is None:
+            continue
         numbers = isinstance(a, int | float) and isinstance(b, int | float) and a > 0
         lines.append(Line(label, show(a), show(b), b / a if numbers else None))
     return lines

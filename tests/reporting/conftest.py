@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from mobile_avatar.benchmarking.subject import open_subject
+from mobile_avatar.reporting.collect import collect
+from mobile_avatar.reporting.page import render_report
 from tests.reporting.bundles import export
 from tests.reporting.rows import host_row, phone_row, store
 
@@ -19,6 +21,12 @@ def split(tmp_path_factory) -> Path:
     refused = phone_row(subject, delegate="NNAPI", error="the delegate refused it", p50_ms=None, mean_ms=None, jobs=())
     store(subject, phone_row(subject), refused)
     return folder
+
+
+@pytest.fixture(scope="session")
+def content(split) -> str:
+    """The page of that bundle."""
+    return render_report(collect(split))
 
 
 @pytest.fixture(scope="session")
