@@ -132,7 +132,7 @@ class Result:
 
 def now() -> str:
     """The value of `taken`."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def steady(milliseconds: list[float]) -> dict:

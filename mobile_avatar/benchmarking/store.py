@@ -39,7 +39,7 @@ class Journal:
 
     def _write(self) -> None:
         if self.path is None:
-            stamp = now().replace(":", "").replace("-", "").partition("+")[0]
+            stamp = "".join(c for c in now().partition("+")[0] if c.isalnum())
             self.path = _free(self._folder, f"{self._place}-{stamp}")
         content = {"format": FORMAT, "results": [result.to_dict() for result in self.results]}
         with replace_file(self.path) as temporary:
