@@ -21,7 +21,6 @@ from mobile_avatar.verification.verify import Verified, changed_files, examine, 
 
 LARGEST_IMAGE = 2048
 """Side in pixels that a page takes; real avatars have 128 to 512."""
-WORDS = {True: "passed", False: "failed", None: "not run"}
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,6 @@ class Facts:
     estimate_reason: str
     sensitivity: Sensitivity | None
     verified: Verified | None
-
-    @property
-    def failed(self) -> bool:
-        """Whether a check said no."""
-        return self.parity.state is False or self.budget.state is False
 
     @property
     def app_bytes(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobile_avatar.benchmarking.result import Result
+from mobile_avatar.reporting import words
 from mobile_avatar.reporting.clean import mapping, number, text, texts
 from mobile_avatar.reporting.collect import Facts
 from mobile_avatar.reporting.frames import Frame, make_frames
@@ -96,11 +97,11 @@ def _lines(first: Facts, second: Facts) -> list[Line]:
             "image": (f"{facts.size} × {facts.size} px", text),
             "weights": (text(manifest["avatar"].get("weights_sha256"), 80)[:12] or "not recorded", text),
             "texture": (_hash(manifest, "texture.f16"), text),
-            "an app carries": (facts.app_bytes, _megabytes),
-            "model file": (facts.model_bytes, _megabytes),
-            "multiply-accumulates per frame": (number(manifest.get("macs")), _gmac),
-            "before rewrites": (number(manifest.get("macs_plain")), _gmac),
-            "parameters": (number(manifest.get("parameters")), _millions),
+            "an app carries": (facts.app_bytes, words.megabytes),
+            "model file": (facts.model_bytes, words.megabytes),
+            "multiply-accumulates per frame": (number(manifest.get("macs")), words.gmac),
+            "before rewrites": (number(manifest.get("macs_plain")), words.gmac),
+            "parameters": (number(manifest.get("parameters")), words.millions),
             "rewrites": (", ".join(texts(manifest.get("rewrites"))) or "none", text),
             "operators in the file": (sum(facts.contents.operators.values()) or None, _count),
             "operators in float, of an integer file": (sum(number(n) or 0 for n in floats) or None, _count),
@@ -119,18 +120,6 @@ def _lines(first: Facts, second: Facts) -> list[Line]:
 
 def _hash(manifest: dict, path: str) -> str:
     return next((text(entry["sha256"], 80)[:12] for entry in manifest["files"] if entry["path"] == path), "none")
-
-
-def _megabytes(value: object) -> str:
-    return f"{value / 1e6:.2f} MB" if isinstance(value, int | float) else "–"
-
-
-def _gmac(value: object) -> str:
-    return f"{value / 1e9:.3f} GMAC" if isinstance(value, int | float) else "–"
-
-
-def _millions(value: object) -> str:
-    return f"{value / 1e6:.2f} M" if isinstance(value, int | float) else "–"
 
 
 def _count(value: object) -> str:

@@ -41,15 +41,11 @@ class Frames:
     """The frames of a bundle."""
 
     frames: tuple[Frame, ...] = ()
-    size: int = 0
-    """Side of the images in pixels, before they are made smaller for the page."""
     scale: str = ""
     """Colours of the difference from none to the most, as a `data:` address."""
     layers: tuple[tuple[str, str, str], ...] = ()
     """(name, what it shows, picture)."""
     cases: int = 0
-    worst: int = 0
-    """The case that the file draws worst."""
 
 
 def make_frames(
@@ -92,7 +88,7 @@ def make_frames(
         frames.append(frame)
     source = results or golden
     layers = _layers(source, chosen[-1], layout) if "uv" in source else ()
-    return Frames(tuple(frames), truth.shape[1], _scale(), layers, len(truth), order[0])
+    return Frames(tuple(frames), _scale(), layers, len(truth))
 
 
 def texture_picture(texture: np.ndarray) -> str:

@@ -10,13 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mobile_avatar.exporters.registry import INTEGER
 from mobile_avatar.graphs.rewrites.choice import default_rewrites
-from mobile_avatar.reporting import clean, latency
+from mobile_avatar.reporting import clean, latency, words
 from mobile_avatar.reporting.charts import layer_chart, sustained_chart
 from mobile_avatar.reporting.collect import Facts
 from mobile_avatar.reporting.compare import Comparison
 from mobile_avatar.reporting.frames import AMPLIFIED
-
-MINUS = "\N{MINUS SIGN}"
 
 
 def render_report(facts: Facts) -> str:
@@ -33,17 +31,17 @@ def commands(facts: Facts) -> list[str]:
     """What makes this bundle again, checks it and measures it, for a shell."""
     manifest = facts.manifest
     name = shlex.quote(facts.name)
-    words = ["mobile-avatar export AVATAR", f"--target {shlex.quote(facts.target)} --precision {facts.precision}"]
-    words.append(f"--warp {facts.warp}")
+    parts = ["mobile-avatar export AVATAR", f"--target {shlex.quote(facts.target)} --precision {facts.precision}"]
+    parts.append(f"--warp {facts.warp}")
     rewrites = clean.texts(manifest.get("rewrites"))
     if tuple(rewrites) != default_rewrites(facts.target):
-        words.append(f"--rewrites {shlex.quote(','.join(rewrites) or 'none')}")
+        parts.append(f"--rewrites {shlex.quote(','.join(rewrites) or 'none')}")
     if clean.texts(clean.mapping(manifest.get("quantization")).get("keep")):
-        words.append("--recipe recipe.json")
+        parts.append("--recipe recipe.json")
     if manifest["inputs"][0]["dtype"] != "float32":
-        words.append("--quantize-io")
+        parts.append("--quantize-io")
     return [
-        " ".join([*words, f"-o {name}"]),
+        " ".join([*parts, f"-o {name}"]),
         f"mobile-avatar verify {name}",
         f"mobile-avatar benchmark {name} --on host",
         f"mobile-avatar report {name} -o report.html",
@@ -73,14 +71,14 @@ def _environment() -> Environment:
         "texts": clean.texts,
         "mapping": clean.mapping,
         "passed": clean.passed,
-        "ms": _ms,
-        "megabytes": _megabytes,
-        "percent": _percent,
-        "db": functools.partial(_fixed, digits=1),
-        "exact": _exact,
-        "gmac": _gmac,
-        "millions": _millions,
-        "hash": _hash,
+        "ms": words.ms,
+        "megabytes": words.megabytes,
+        "percent": words.percent,
+        "db": functools.partial(words.fixed, digits=1),
+        "exact": words.exact,
+        "gmac": words.gmac,
+        "millions": words.millions,
+        "hash": words.short,
         "columns": latency.columns,
         "conditions": latency.conditions,
         "methods": latency.methods,
@@ -88,59 +86,7 @@ def _environment() -> Environment:
         "layers": latency.layers,
         "sustained": sustained_chart,
         "layer_chart": layer_chart,
-        "link": _link,
+        "link": words.link,
     }
     environment.globals |= {"AMPLIFIED": AMPLIFIED, "INTEGER": INTEGER, "figure": latency.figure}
     return environment
-
-
-def _fixed(value: object, digits: int) -> str:
-    found = clean.number(value)
-    return "–" if found is None else f"{found:.{digits}f}".replace("-", MINUS)
-
-
-def _ms(value: object) -> str:
-    """Three significant digits below 100 ms, whole milliseconds above."""
-    found = clean.number(value)
-    if found is None:
-        return "–"
-    return f"{found:.0f}" if abs(found) >= 100 else f"{found:.1f}" if abs(found) >= 10 else f"{found:.2f}"
-
-
-def _megabytes(value: object) -> str:
-    found = clean.number(value)
-    if found is None:
-        return "–"
-    return f"{found / 1e6:.2f} MB" if found >= 1e5 else f"{found / 1e3:.1f} kB"
-
-
-def _percent(value: object) -> str:
-    found = clean.number(value)
-    return "–" if found is None else f"{found * 100:.0f} %" if found >= 0.095 or not found else f"{found * 100:.1f} %"
-
-
-def _exact(value: object) -> str:
-    """A number as it was recorded, without an exponent."""
-    found = clean.number(value)
-    return "–" if found is None else f"{found:,.6f}".rstrip("0").rstrip(".").replace(",", " ").replace("-", MINUS)
-
-
-def _gmac(value: object) -> str:
-    found = clean.number(value)
-    return "–" if found is None else f"{found / 1e9:.3f} GMAC"
-
-
-def _millions(value: object) -> str:
-    found = clean.number(value)
-    return "–" if found is None else f"{found / 1e6:.2f} M"
-
-
-def _hash(value: object) -> str:
-    shown = clean.text(value, 80)
-    return f"{shown[:12]}…" if len(shown) > 16 else shown
-
-
-def _link(value: object) -> str:
-    """An address that is safe to follow, else nothing: a job's page is the service's, and always https."""
-    shown = clean.text(value, 300)
-    return shown if shown.startswith("https://") else ""
