@@ -5,12 +5,10 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
-
 from mobile_avatar.benchmarking.tools.pulled import complaint, milliseconds
 from mobile_avatar.benchmarking.tools.qnn import BACKENDS, LIBRARIES, LOADER
 from mobile_avatar.benchmarking.tools.qualcomm import has_integers, input_list
-from mobile_avatar.benchmarking.tools.table import DeviceRun, Reading, Tool
+from mobile_avatar.benchmarking.tools.table import DeviceRun, Reading, Tool, no_outputs
 
 NAME = "qnn-throughput-net-run"
 COMPILER = "qnn-context-binary-generator"
@@ -89,10 +87,6 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
     )
 
 
-def _read_outputs(run: DeviceRun, output: Path) -> list[dict[str, np.ndarray]]:
-    return []
-
-
 QNN_THROUGHPUT = Tool(
     name=NAME,
     runtime="qnn",
@@ -103,5 +97,5 @@ QNN_THROUGHPUT = Tool(
     host_programs=(),
     commands=_commands,
     parse=_parse,
-    read_outputs=_read_outputs,
+    read_outputs=no_outputs,
 )

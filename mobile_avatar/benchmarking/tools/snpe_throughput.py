@@ -4,11 +4,9 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
-
 from mobile_avatar.benchmarking.tools.pulled import complaint, milliseconds, number
 from mobile_avatar.benchmarking.tools.snpe import LIBRARIES, WORDS
-from mobile_avatar.benchmarking.tools.table import DeviceRun, Reading, Tool
+from mobile_avatar.benchmarking.tools.table import DeviceRun, Reading, Tool, no_outputs
 
 NAME = "snpe-throughput-net-run"
 RUNTIMES = {"GPU_FP16": "gpu_float16", "GPU": "gpu_float32_16_hybrid", "DSP": "dsp_fixed8_tf", "CPU": "cpu_float32"}
@@ -56,10 +54,6 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
     )
 
 
-def _read_outputs(run: DeviceRun, output: Path) -> list[dict[str, np.ndarray]]:
-    return []
-
-
 SNPE_THROUGHPUT = Tool(
     name=NAME,
     runtime="snpe",
@@ -70,5 +64,5 @@ SNPE_THROUGHPUT = Tool(
     host_programs=(),
     commands=_commands,
     parse=_parse,
-    read_outputs=_read_outputs,
+    read_outputs=no_outputs,
 )

@@ -86,3 +86,8 @@ class Tool:
     """(run, local copy of `run.output`) -> per golden case, output name -> array as stored, in the manifest's layout.
 
     Empty when this tool writes none; CheckFailed when a file has the wrong size."""
+
+
+def no_outputs(run: DeviceRun, output: Path) -> list[dict[str, np.ndarray]]:
+    """`read_outputs` of a tool that writes none."""
+    return []
