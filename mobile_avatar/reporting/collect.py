@@ -10,6 +10,7 @@ from mobile_avatar.benchmarking.result import Result
 from mobile_avatar.benchmarking.store import newest, stored_results
 from mobile_avatar.benchmarking.subject import open_subject
 from mobile_avatar.errors import BadInput, CheckFailed, MobileAvatarError
+from mobile_avatar.exporters.registry import find_target
 from mobile_avatar.files import inside
 from mobile_avatar.reporting.clean import mapping, number, passed, rows, text, texts
 from mobile_avatar.reporting.contents import Contents, read_contents
@@ -112,6 +113,7 @@ def collect(folder: Path, sensitivity: Path | None = None) -> Facts:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    find_target(manifest["target"])
     size = manifest["avatar"]["config"]["image_size"]
     if type(size) is not int or not 1 <= size <= LARGEST_IMAGE:
         raise BadInput(f"{folder}: images of {text(size, 20)} pixels; a report takes up to {LARGEST_IMAGE}")

@@ -84,4 +84,7 @@ def _check(manifest: dict) -> list[str]:
     for entry in manifest["files"]:
         if not isinstance(entry["sha256"], str):
             raise ValueError("sha256")
-    return [*manifest["roles"].values(), *(entry["path"] for entry in manifest["files"])]
+    names = [*manifest["roles"].values(), *(entry["path"] for entry in manifest["files"])]
+    if not all(isinstance(text, str) for text in (manifest["target"], *names)):
+        raise ValueError("target, roles or paths")
+    return names

@@ -115,7 +115,7 @@ def read_golden(folder: Path, tensor: TensorSpec) -> np.ndarray:
         array = np.load(path, allow_pickle=False)
         if array.dtype != np.float32 or array.shape[1:] != tensor.shape[1:] or not len(array):
             raise ValueError(f"{array.dtype} {array.shape}")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise CheckFailed(f"{path} is missing or damaged; export the bundle again") from error
     return array
 

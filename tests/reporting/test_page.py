@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mobile_avatar.benchmarking.subject import open_subject
@@ -180,6 +181,32 @@ def test_pages_are_not_made_of_huge_images(split, tmp_path):
     folder = changed(split, tmp_path, **manifest)
     with pytest.raises(BadInput, match="images of 1000000 pixels"):
         collect(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"target": "x"}, "unknown target 'x'"),
+        ({"target": 3}, "is damaged"),
+        ({"roles": {"model": 3}}, "is damaged"),
+        ({"files": [{"path": None, "sha256": ""}]}, "is damaged"),
+        ({"avatar": []}, "is damaged"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_no_page_can_be_made_of_is_one_sentence(split, tmp_path, change, words):
+    folder = changed(split, tmp_path, **change)
+    (folder / "render.onnx").write_bytes(b"x")
+    with pytest.raises(BadInput, match=words):
+        collect(folder)
+
+
+def test_a_golden_file_that_claims_to_be_huge_is_damaged(split, tmp_path):
+    folder = changed(split, tmp_path)
+    with open(folder / "golden" / "image.npy", "wb") as stream:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 64, 64, 3)}
+        np.lib.format.write_array_header_1_0(stream, header)
+    assert "golden/image.npy is missing or damaged" in page_of(folder).text
 
 
 def test_no_path_leads_out_of_the_folder(split, tmp_path):
