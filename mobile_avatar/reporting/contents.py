@@ -35,7 +35,8 @@ def read_contents(path: Path, target: str, size: int) -> Contents:
     """
     reader = READERS.get(target)
     if reader is None:
-        return Contents(reason=f"files of {target} cannot be listed from outside of their runtime")
+        said = "what the converter said is among the notes of the export"
+        return Contents(reason=f"files of {target} cannot be listed from outside of their runtime; {said}")
     try:
         operators, constants = reader(path)
     except Exception as error:  # whatever a third-party reader raises about a damaged file

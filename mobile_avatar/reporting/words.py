@@ -10,6 +10,11 @@ def fixed(value: object, digits: int) -> str:
     return "–" if found is None else f"{found:.{digits}f}".replace("-", MINUS)
 
 
+def decibels(value: object) -> str:
+    found = fixed(value, 1)
+    return found if number(value) is None else f"{found} dB"
+
+
 def ms(value: object) -> str:
     """Three significant digits below 100 ms, whole milliseconds above."""
     found = number(value)
