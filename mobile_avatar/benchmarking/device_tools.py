@@ -49,8 +49,24 @@ def find_tools(
         wanted: only tools of these names or runtimes; empty for all.
 
     Raises:
-        BadInput: the folder is none, a wanted name is unknown, or no tool of the table runs such bundles.
+        BadInput: as `choose_tools`.
         MissingTool: no program was found.
+    """
+    chosen = choose_tools(table, target, folder, wanted)
+    roots = _roots(folder)
+    found = [item for item in (_find(tool, abi, roots) for tool in chosen) if item is not None]
+    if not found:
+        raise MissingTool(_nothing(chosen, abi, roots))
+    return found
+
+
+def choose_tools(
+    table: Mapping[str, Tool], target: str, folder: Path | None = None, wanted: Sequence[str] = ()
+) -> list[Tool]:
+    """The tools that could run bundles of one target; a phone is not needed to tell. Arguments as `find_tools`.
+
+    Raises:
+        BadInput: the folder is none, a wanted name is unknown, or no tool of the table runs such bundles.
     """
     if folder is not None and not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; --tools takes the folder that holds the device tools")
@@ -66,11 +82,7 @@ def find_tools(
     if not chosen:
         names = ", ".join(dict.fromkeys(tool.runtime for tool in fit))
         raise BadInput(f"{', '.join(wanted)} does not run {target} bundles; choose one of {names}")
-    roots = _roots(folder)
-    found = [item for item in (_find(tool, abi, roots) for tool in chosen) if item is not None]
-    if not found:
-        raise MissingTool(_nothing(chosen, abi, roots))
-    return found
+    return chosen
 
 
 def _roots(folder: Path | None) -> list[Path]:

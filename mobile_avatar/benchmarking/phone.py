@@ -10,7 +10,7 @@ import numpy as np
 
 from mobile_avatar.benchmarking.adb import AdbProgram, PhoneLost, TimedOut, Transport, connect
 from mobile_avatar.benchmarking.device_facts import read_facts
-from mobile_avatar.benchmarking.device_tools import FoundTool, find_tools
+from mobile_avatar.benchmarking.device_tools import FoundTool, choose_tools, find_tools
 from mobile_avatar.benchmarking.parity import parity_rows
 from mobile_avatar.benchmarking.phone_folder import WorkFolder
 from mobile_avatar.benchmarking.phone_outputs import Frames, identical, real_numbers
@@ -44,6 +44,7 @@ def measure(
     """
     if table is None:
         from mobile_avatar.benchmarking.tools import TOOLS as table
+    choose_tools(table, subject.target, settings.tools, settings.runtimes)  # what no phone can mend is told first
     phone = connect(transport or AdbProgram(), settings.serial)
     facts = read_facts(phone)
     tools = find_tools(table, subject.target, facts.abi, settings.tools, settings.runtimes)

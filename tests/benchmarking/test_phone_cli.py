@@ -188,8 +188,10 @@ def test_nothing_that_runs(phone, quick, tflite, capfd):
         ("a\toffline\n", (), 3, "the phone a is offline"),
         ("a\tdevice\nb\tdevice\n", (), 2, "choose one with --serial: a (device), b (device)"),
         ("a\tdevice\n", ("--serial", "c"), 2, "there is no phone 'c'; connected: a (device)"),
-        ("a\tdevice\n", ("--runtime", "abacus"), 2, "no runtime 'abacus' on a phone"),
-        ("a\tdevice\n", ("--tools", "/nowhere"), 2, "/nowhere is not a folder"),
+        ("", ("--runtime", "abacus"), 2, "no runtime 'abacus' on a phone"),
+        ("", ("--runtime", "snpe"), 2, "snpe does not run tflite bundles"),
+        ("", ("--tools", "/nowhere"), 2, "/nowhere is not a folder"),
+        ("", ("--tools", "/etc/hostname"), 2, "/etc/hostname is not a folder"),
         ("a\tdevice\n", ("--tools", "/usr/share"), 3, "no device tool for arm64-v8a found: benchmark_model"),
     ],
 )
@@ -199,6 +201,15 @@ def test_what_is_missing(phone, quick, tflite, capfd, devices, arguments, code, 
     assert done.code == code
     assert words in done.sentence
     assert kept(tflite) == []
+
+
+@pytest.mark.parametrize("target", ["coreml", "onnx", "executorch"])
+def test_bundles_that_no_phone_tool_runs_need_no_phone(phone, quick, tmp_path, capfd, target):
+    phone.devices("")
+    folder, _, _ = small_bundle(tmp_path / "other", target)
+    done = run(capfd, "benchmark", folder, "--on", "adb")
+    assert done.code == 2
+    assert f"{target} bundles are not run over adb; export for one of snpe, tflite" in done.sentence
 
 
 def test_without_adb(tflite, capfd, monkeypatch, tmp_path):
