@@ -102,7 +102,7 @@ def budget(
     """The manifest's `budget`: the estimate beside its limit (42 ms by default).
 
     Args:
-        recipe: deployment recipe of the bundle; where it is named after a chip, that chip is judged.
+        recipe: a chip, or the deployment recipe of the bundle; where that is named after a chip, that chip is judged.
 
     Returns:
         `device`, `estimate_ms`, `low_ms`, `high_ms` (None where there is no estimate), `kind` ("estimate"), `method`,
@@ -147,7 +147,9 @@ def estimate_result(subject: Subject, device: str) -> Result:
     )
     return Result(
         **row,
-        delegate=found.unit.title,
+        delegate=found.unit.title
+        if found.precision == subject.precision
+        else f"{found.unit.title} in {found.precision}",
         operators=operator_times(found),
         mean_ms=mean,
         low_ms=low,

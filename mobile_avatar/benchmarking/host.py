@@ -20,7 +20,15 @@ from torch import Tensor
 from mobile_avatar.assets import shipped
 from mobile_avatar.avatar import Avatar
 from mobile_avatar.benchmarking.host_facts import power_mode, processor, resident_mb, temperature_c
-from mobile_avatar.benchmarking.host_runtimes import RUNTIMES, TORCH, Outputs, Run, composer, convert, open_torch
+from mobile_avatar.benchmarking.host_runtimes import (
+    RUNTIMES,
+    TORCH,
+    Outputs,
+    Run,
+    composer,
+    convert,
+    open_torch,
+)
 from mobile_avatar.benchmarking.places import Settings
 from mobile_avatar.benchmarking.result import Minute, Result, now, steady
 from mobile_avatar.benchmarking.store import Journal
@@ -29,6 +37,7 @@ from mobile_avatar.errors import BadInput, CheckFailed, MissingTool, MobileAvata
 from mobile_avatar.graphs.spec import GraphSpec
 from mobile_avatar.models.bilayer.config import BilayerConfig
 from mobile_avatar.models.bilayer.folded import FoldedGenerator
+from mobile_avatar.quiet import quiet
 from mobile_avatar.verification.manifest import judged_tensors
 from mobile_avatar.verification.parity import THRESHOLDS, compare
 from mobile_avatar.verification.runners import Exported
@@ -36,6 +45,7 @@ from mobile_avatar.verification.verify import read_texture
 
 WARM_UP = 5
 MOST_THREAD_ROWS = 4
+RANDOM = "random numbers in the same structure: the avatar was not here (--avatar FILE)"
 METHOD = "timed in turns with the other rows of this run; graph and composition of the image (in torch) per frame"
 
 
@@ -140,18 +150,21 @@ def _lanes(
         threads=1,
         power_mode=power_mode(),
         method=METHOD,
+        notes=() if person.own else (RANDOM,),
     )
     first = subject.golden(subject.spec.inputs[0])[:1]
     for name in (name for name in TORCH if name in wanted):
         row = replace(base, runtime=name, runtime_version=torch.__version__)
         run, spec = open_torch(name, person.generator, person.texture, subject.warp)
-        yield _lane(row, lambda run=run: run, spec, person, first)
+        lane = _lane(row, lambda run=run: run, spec, person, first)
+        lane.result = replace(lane.result, load_ms=None)  # nothing is loaded
+        yield lane
     for name in (name for name in RUNTIMES if name in wanted):
         runtime = RUNTIMES[name]
         own = runtime.target == subject.target
         row = replace(base, runtime=name, own_file=own, delegate=runtime.delegate)
         if own:
-            row = replace(row, precision=subject.precision)
+            row = replace(row, precision=subject.precision, notes=())
         try:
             if own:
                 exported = Exported(subject.folder, subject.files, subject.spec, subject.precision, subject.warp)
@@ -160,6 +173,8 @@ def _lanes(
                 (place / name).mkdir()
                 exported = convert(person.generator, person.texture, runtime.target, place / name, subject.warp)
             row = replace(row, runtime_version=version(runtime.package))
+            with quiet():
+                runtime.ready()
             for threads in _thread_counts(settings) if runtime.threaded else [1]:
                 yield _lane(
                     replace(row, threads=threads),
@@ -194,8 +209,9 @@ def _lane(
         row,
         load_ms=round((loaded - start) * 1e3, 3),
         first_ms=round((done - loaded) * 1e3, 3),
-        memory_mb=grown,
-        memory_what="growth of resident memory by loading and the first run",
+        # Converting leaves memory behind that loading takes again, so only the bundle's own file tells.
+        memory_mb=grown if row.own_file else None,
+        memory_what="growth of resident memory by loading and the first run" if row.own_file else "",
     )
     align = person.generator.config.align_corners
     return Lane(row, run, composer(spec, person.texture if texture is None else texture, align), person.own)
@@ -221,7 +237,7 @@ def _time(subject: Subject, settings: Settings, journal: Journal, lanes: list[La
     """Warm up, run in turns, write the rows; then the sustained minutes. An interruption keeps what was timed."""
     keypoints = subject.golden(subject.spec.inputs[0])
     heat = temperature_c()
-    settings.say(f"timing {len(lanes)} rows in turns, {settings.runs} frames each")
+    settings.say(f"timing in turns: {len(lanes)} x {settings.runs} frames")
     warm: list[list[float]] = [[] for _ in lanes]
     try:
         for number in range(WARM_UP + settings.runs):
@@ -234,9 +250,9 @@ def _time(subject: Subject, settings: Settings, journal: Journal, lanes: list[La
                     lane.graph_ms.clear()
                     lane.compose_ms.clear()
     except BaseException:
-        _finish(subject, journal, lanes, warm, heat, compared=False)
+        _finish(subject, journal, lanes, warm, heat, settings.runs, compared=False)
         raise
-    _finish(subject, journal, lanes, warm, heat)
+    _finish(subject, journal, lanes, warm, heat, settings.runs)
     if settings.sustained_min:
         _sustain(settings, journal, lanes, keypoints)
 
@@ -247,6 +263,7 @@ def _finish(
     lanes: list[Lane],
     warm: list[list[float]],
     heat: float | None,
+    asked: int,
     compared: bool = True,
 ) -> None:
     after = temperature_c()
@@ -261,6 +278,8 @@ def _finish(
                 composite_p50_ms=round(float(np.median(lane.compose_ms)), 4),
                 parity=_parity(subject, lane) if compared else (),
             )
+        if len(lane.frame_ms) < asked:
+            row = replace(row, notes=(*row.notes, f"stopped after {len(lane.frame_ms)} of {asked} frames"))
         lane.result = row
         journal.add(row)
 

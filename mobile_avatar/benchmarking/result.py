@@ -1,6 +1,7 @@
 """One result format for whatever was timed: a row says what ran, where, and how its number came about."""
 
 import datetime
+import math
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -10,7 +11,9 @@ from mobile_avatar.errors import BadInput
 
 Kind = Literal["measured", "simulated", "estimated"]
 Scope = Literal["frame", "graph"]
-STATISTICS = ("p50", "p90", "p99")
+LEAST_RUNS = {"p90": 10, "p99": 100}
+"""Fewer runs have no such percentile; it would be the slowest run under another name."""
+LONGEST_TEXT = 4000
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,13 @@ class Result:
     """Why there are no numbers, one sentence; such a row keeps what was learnt until then."""
 
     def figure(self, statistic: str = "p50") -> tuple[str, float | None]:
-        """The steady time in ms and which statistic it is: the one asked for, or `mean` where a tool gives no other."""
+        """The steady time in ms and which statistic it is.
+
+        For p50 `mean` stands in where a tool gives nothing else; it says nothing about slow frames, so for p90 and p99
+        it does not.
+        """
         value = getattr(self, f"{statistic}_ms")
-        return (statistic, value) if value is not None else ("mean", self.mean_ms)
+        return ("mean", self.mean_ms) if value is None and statistic == "p50" else (statistic, value)
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -136,10 +143,20 @@ def now() -> str:
 
 
 def steady(milliseconds: list[float]) -> dict:
-    """`runs`, `mean_ms`, `p50_ms`, `p90_ms` and `p99_ms` of single runs, for `Result(**steady(...))`."""
-    p50, p90, p99 = (round(float(value), 4) for value in np.percentile(milliseconds, (50, 90, 99)))
-    mean = round(float(np.mean(milliseconds)), 4)
-    return {"runs": len(milliseconds), "mean_ms": mean, "p50_ms": p50, "p90_ms": p90, "p99_ms": p99}
+    """`runs`, `mean_ms`, `p50_ms`, `p90_ms` and `p99_ms` of single runs, for `Result(**steady(...))`.
+
+    A percentile that so few runs do not have is None (`LEAST_RUNS`).
+    """
+    count = len(milliseconds)
+    found = {"runs": count, "mean_ms": round(float(np.mean(milliseconds)), 4)}
+    for name, percent in (("p50", 50), ("p90", 90), ("p99", 99)):
+        enough = count >= LEAST_RUNS.get(name, 1)
+        found[f"{name}_ms"] = round(float(np.percentile(milliseconds, percent)), 4) if enough else None
+    return found
+
+
+_STEADY = ("mean_ms", "p50_ms", "p90_ms", "p99_ms")
+"""Nothing takes no time; a file that says so is not to be judged by it."""
 
 
 def _build(kind: type, row: dict) -> object:
@@ -161,6 +178,11 @@ def _read(hint: object, value: object, name: str) -> object:
         kinds = options or (hint,)
         number = float in kinds and isinstance(value, int) and not isinstance(value, bool)
         good, result = number or type(value) in kinds, value
+        if isinstance(value, str):
+            # Texts of files from elsewhere are printed: nothing in them may move the cursor or start a line.
+            result = "".join(c if c.isprintable() else " " for c in value[:LONGEST_TEXT])
+        elif isinstance(value, int | float):
+            good &= math.isfinite(value) and (value > 0 if name in _STEADY else value >= 0 or name.endswith("_c"))
     if not good:
         raise ValueError(f"{name}: {value!r}")
     return result

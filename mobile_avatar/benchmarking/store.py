@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import tempfile
 from pathlib import Path
 
 from mobile_avatar.benchmarking.result import Result, now
@@ -22,6 +23,17 @@ class Journal:
         self.path: Path | None = None
         """The file; None until there is a first row."""
         self.results: list[Result] = []
+
+    def prepare(self) -> None:
+        """Refuse a bundle that cannot keep results, before anything is measured: BadInput."""
+        try:
+            self._folder.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder):
+                pass
+        except OSError as error:
+            reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+            remedy = "copy the bundle to where it can be written"
+            raise BadInput(f"{self._folder} cannot keep results ({reason}); {remedy}") from error
 
     def add(self, result: Result) -> None:
         """Keep one more row."""

@@ -81,6 +81,11 @@ class Plan:
         return default_rewrites(self.target) if self.rewrites is None else check_rewrites(self.rewrites)
 
     @property
+    def chip(self) -> str:
+        """What the budget is for: the chip that a context binary was asked for, else the recipe's."""
+        return (self.options.get("socs") or [self.device])[0]
+
+    @property
     def halves(self) -> bool:
         """Whether the graph computes in half precision; a gather warp is for CPUs, which compute in float32."""
         return self.precision == "fp16" and self.warp != "gather"
@@ -168,7 +173,7 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
             "macs": macs,
             "macs_plain": macs_plain,
             "rewrites": list(plan.chosen_rewrites),
-            "budget": budget(layers, plan.target, plan.precision, plan.warp, plan.device, plan.budget_ms),
+            "budget": budget(layers, plan.target, plan.precision, plan.warp, plan.chip, plan.budget_ms),
             "tools": product.tools
             | {"mobile-avatar": importlib.metadata.version("mobile-avatar"), "torch": torch.__version__},
             "quantization": quantization | product.quantization,

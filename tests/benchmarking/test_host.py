@@ -43,12 +43,13 @@ def measured(bundle: Path, **settings) -> Journal:
 
 
 def test_rows_hold_what_the_format_promises(bundle):
-    rows = {row.runtime: row for row in measured(bundle).results}
+    rows = {row.runtime: row for row in measured(bundle, runs=12).results}
     assert list(rows) == ["torch-folded", "onnxruntime"]
     assert (rows["onnxruntime"].own_file, rows["torch-folded"].own_file) == (True, False)
     for row in rows.values():
-        assert (row.kind, row.place, row.scope, row.runs, row.threads) == ("measured", "host", "frame", 3, 1)
-        assert 0 < row.p50_ms <= row.p90_ms <= row.p99_ms
+        assert (row.kind, row.place, row.scope, row.runs, row.threads) == ("measured", "host", "frame", 12, 1)
+        assert 0 < row.p50_ms <= row.p90_ms
+        assert row.p99_ms is None, "12 frames have no 99th percentile"
         assert row.first_ms > 0
         assert row.warmup_ms > 0
         assert row.runtime_version
@@ -80,7 +81,55 @@ def test_the_command_shows_judges_and_keeps(bundle, capfd):
     assert {row["kind"] for row in answer["results"]} == {"measured", "estimated"}
     refused = run(capfd, "benchmark", bundle, "--budget-ms", 10000, "--require", "measured")
     assert refused.code == 1
-    assert "no measured figure of this model file" in refused.sentence
+    assert "no measured p50 of this model file" in refused.sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--serial", "x"], "--serial belongs to --on adb"),
+        (["--on", "host", "--unit", "npu"], "--unit belongs to --on aihub"),
+        (["--require", "measured"], "--require says what --budget-ms judges"),
+        (["--budget-ms", "nan"], "nan is not a number to measure with"),
+        (["--on", "host", "--sustained", "nan"], "nan is not a number to measure with"),
+        (["--chart", "chart.txt"], "should end in .png"),
+        (["--device", "Nokia 3310"], "no numbers are known for the device"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_nothing_would_read_are_refused(bundle, options, sentence, capfd):
+    done = run(capfd, "benchmark", bundle, *options)
+    assert done.code == 2
+    assert sentence in done.sentence
+
+
+def test_a_chart_never_replaces_a_file_of_the_bundle(bundle, capfd, tmp_path):
+    inside = run(capfd, "benchmark", bundle, "--chart", bundle / "texture.png", "--force")
+    assert (inside.code, "lies in the bundle" in inside.sentence) == (2, True)
+    assert run(capfd, "benchmark", bundle, "--chart", tmp_path / "chart.png").code == 0
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_bundle_that_cannot_keep_results_is_refused_before_anything_is_measured(bundle, capfd, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b", ignore=shutil.ignore_patterns("measurements"))
+    (tmp_path / "b" / "measurements").write_text("a file")
+    done = run(capfd, "benchmark", tmp_path / "b", "--on", "host")
+    assert done.code == 2
+    assert "cannot keep results (it is a file)" in done.sentence
+    assert "timing" not in done.err
+
+
+def test_random_numbers_are_named_in_the_rows(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    path = tmp_path / "b" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["avatar"]["created"] = "another day"
+    path.write_text(json.dumps(manifest))
+    rows = {row.runtime: row for row in measured(tmp_path / "b").results}
+    assert rows["torch-folded"].notes == (host.RANDOM,)
+    assert rows["torch-folded"].parity == ()
+    assert rows["onnxruntime"].notes == (), "the bundle's own file has its own numbers"
+    assert rows["onnxruntime"].parity[0]["passed"]
 
 
 def test_wrong_requests_are_one_sentence(bundle, tmp_path, capfd):
@@ -132,6 +181,7 @@ def test_a_runtime_that_stops_keeps_its_row_and_the_others_go_on(bundle, monkeyp
     rows = {row.runtime: row for row in measured(bundle, runs=6).results}
     assert rows["onnxruntime"].error == "onnxruntime stopped: out of memory"
     assert rows["onnxruntime"].runs == 2
+    assert "stopped after 2 of 6 frames" in rows["onnxruntime"].notes
     assert rows["torch-folded"].runs == 6
 
 

@@ -30,7 +30,7 @@ ROW = Result(
     parity=({"output": "uv", "passed": True, "psnr_db": 70.0, "threshold_db": 35.0},),
     jobs=({"id": "j1", "type": "profile", "url": "x", "status": "done"},),
     notes=("a note",),
-    **steady([40.0, 41.0, 60.0]),
+    **steady([41.0] * 98 + [60.0] * 2),
 )
 
 
@@ -57,6 +57,21 @@ def test_every_wrong_field_is_named():
 def test_steady_counts_percentiles():
     found = steady([float(value) for value in range(101)])
     assert found == {"runs": 101, "mean_ms": 50.0, "p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0}
+    few = steady([1.0, 2.0, 3.0])
+    assert few == {"runs": 3, "mean_ms": 2.0, "p50_ms": 2.0, "p90_ms": None, "p99_ms": None}
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, float("nan"), float("inf")])
+def test_times_that_cannot_be_are_refused(value):
+    with pytest.raises(BadInput, match="p50_ms"):
+        Result.from_dict({**ROW.to_dict(), "p50_ms": value}, "here")
+
+
+def test_texts_from_elsewhere_stay_on_their_line():
+    hostile = {**ROW.to_dict(), "device": "phone\n\nbudget: passed\x1b[2J" + "x" * 10_000}
+    device = Result.from_dict(hostile, "here").device
+    assert device.isprintable()
+    assert len(device) == 4000
 
 
 def test_a_journal_is_on_disk_after_every_row(tmp_path):
@@ -102,6 +117,8 @@ ESTIMATE = replace(
     place="estimate",
     device="snapdragon-855",
     p50_ms=None,
+    p90_ms=None,
+    p99_ms=None,
     mean_ms=30.0,
     low_ms=20.0,
     high_ms=45.0,
@@ -122,10 +139,10 @@ def test_a_measurement_is_judged_before_an_estimate():
 def test_the_gate_says_that_it_judged_an_estimate():
     verdict = judge([ESTIMATE], "snapdragon-855", 25)
     assert not verdict.passed
-    assert "estimated 30.00 ms (20.0 to 45.0)" in verdict.sentence
+    assert "estimated 30.00 ms (20.00 to 45.00)" in verdict.sentence
     refused = judge([ESTIMATE], "snapdragon-855", 42, require="measured")
     assert (refused.passed, refused.judged) == (False, None)
-    assert "no measured figure of this model file for snapdragon-855 (found: estimated)" in refused.sentence
+    assert "no measured p50 of this model file for snapdragon-855 (found: estimated)" in refused.sentence
 
 
 @pytest.mark.parametrize(
@@ -141,6 +158,27 @@ def test_the_gate_says_that_it_judged_an_estimate():
 )
 def test_rows_that_prove_nothing_about_this_file_are_not_judged(change):
     assert judge([replace(ROW, **change), ESTIMATE], "snapdragon-855", 42).judged == ESTIMATE
+
+
+def test_slow_frames_are_judged_by_slow_frames():
+    mean_only = replace(ROW, p50_ms=None, p90_ms=None, p99_ms=None)
+    assert judge([mean_only], None, 42).judged == mean_only
+    assert judge([mean_only, ESTIMATE], None, 42, statistic="p99").judged is None
+
+
+def test_rows_whose_outputs_were_not_compared_come_second_and_are_named():
+    unproven = replace(ROW, parity=(), p50_ms=20.0)
+    assert judge([unproven, ROW], None, 42).judged == ROW
+    alone = judge([unproven], None, 42)
+    assert alone.passed
+    assert alone.sentence.endswith("its outputs were not compared")
+
+
+def test_a_chip_that_does_not_take_the_file_is_said_so():
+    refused = replace(ESTIMATE, mean_ms=None, error="Snapdragon 855: its DSP does not take these files")
+    verdict = judge([refused], "snapdragon-855", 42)
+    assert not verdict.passed
+    assert verdict.sentence.endswith("its DSP does not take these files")
 
 
 def test_the_fastest_row_of_the_best_kind_wins_whatever_the_order():

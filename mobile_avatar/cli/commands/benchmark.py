@@ -1,19 +1,43 @@
 """mobile-avatar benchmark"""
 
+import math
+import shutil
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from mobile_avatar.cli.common import force_option, json_option, print_json, print_table, say
 
-HEADER = ("kind", "device", "runtime", "ms", "faster", "p90", "p99", "compose", "load", "first", "MB", "scope")
+BELONGS = {
+    "runs": ("host", "adb", "aihub"),
+    "sustained_min": ("host", "adb"),
+    "threads": ("host", "adb"),
+    "runtimes": ("host", "adb"),
+    "avatar": ("host",),
+    "serial": ("adb",),
+    "tools": ("adb",),
+    "unit": ("aihub",),
+}
+"""Options that only some places know."""
+
+
+def _finite(ctx, parameter, value):
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number to measure with")
+    return value
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--on", "place", type=click.Choice(["host", "adb", "aihub"]), help="Where to measure; default: nowhere.")
 @click.option("--device", help="Chip of the estimate and the budget; with `--on aihub` the name of a hosted phone.")
-@click.option("--budget-ms", type=click.FloatRange(min=0, min_open=True), help="Exit 1 when a frame takes longer.")
+@click.option(
+    "--budget-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    help="Exit 1 when a frame takes longer.",
+)
 @click.option(
     "--require",
     type=click.Choice(["measured", "simulated", "estimated"]),
@@ -21,18 +45,26 @@ HEADER = ("kind", "device", "runtime", "ms", "faster", "p90", "p99", "compose", 
     help="The budget takes no figure of a lesser kind than this.",
 )
 @click.option("--statistic", type=click.Choice(["p50", "p90", "p99"]), default="p50", help="What the budget judges.")
-@click.option("--runs", default=50, type=click.IntRange(1), help="Steady runs behind a figure.")
-@click.option("--sustained", "sustained_min", default=0.0, type=click.FloatRange(0), help="Minutes of a long run.")
-@click.option("--threads", type=click.IntRange(1), help="host: most threads to try; adb: threads of a CPU run.")
+@click.option("--runs", default=100, type=click.IntRange(1, 1_000_000), help="Steady runs behind a figure.")
+@click.option(
+    "--sustained",
+    "sustained_min",
+    default=0.0,
+    type=click.FloatRange(0, 24 * 60),
+    callback=_finite,
+    help="Minutes of a long run.",
+)
+@click.option("--threads", type=click.IntRange(1, 1024), help="host: most threads to try; adb: threads of a CPU run.")
 @click.option("--runtime", "runtimes", multiple=True, help="Only this runtime (repeatable).")
 @click.option("--avatar", type=click.Path(path_type=Path), help="host: the avatar behind the bundle.")
 @click.option("--serial", help="adb: which phone, where several are connected.")
 @click.option("--tools", type=click.Path(path_type=Path), help="adb: folder with the device tools.")
 @click.option("--unit", type=click.Choice(["npu", "gpu", "cpu", "all"]), help="aihub: compute unit to ask for.")
-@click.option("--chart", type=click.Path(path_type=Path), help="Write the estimate per layer as a bar chart (PNG).")
+@click.option("--chart", type=click.Path(path_type=Path), help="Write the estimate per layer as a bar chart (.png).")
 @force_option
 @json_option
-def command(bundle, place, device, budget_ms, require, statistic, chart, force, as_json, **options):
+@click.pass_context
+def command(ctx, bundle, place, device, budget_ms, require, statistic, chart, force, as_json, **options):
     """Measure BUNDLE on this host, a phone or a hosted phone, and hold it against a budget.
 
     Without --on nothing is measured: the estimate and the results of earlier runs are shown and judged.
@@ -43,18 +75,13 @@ def command(bundle, place, device, budget_ms, require, statistic, chart, force, 
     from mobile_avatar.benchmarking.store import Journal, newest, stored_results
     from mobile_avatar.benchmarking.subject import open_subject
     from mobile_avatar.errors import CheckFailed, MobileAvatarError
-    from mobile_avatar.files import check_output
 
-    if chart:
-        check_output(chart, force)
+    _check_options(ctx, place, budget_ms)
     subject = open_subject(bundle)
     chip = subject.manifest["budget"]["device"] if device is None or place == "aihub" else device
     estimated = estimate_result(subject, chip)
     if chart:
-        from mobile_avatar.benchmarking.layer_chart import save_layer_chart
-
-        save_layer_chart(estimated, chart)
-        say(f"drew {chart}")
+        _draw(chart, force, subject, estimated)
     journal, stopped = Journal(subject, place or "none"), None
     if place is None:
         earlier, notes = stored_results(subject)
@@ -62,17 +89,20 @@ def command(bundle, place, device, budget_ms, require, statistic, chart, force, 
         for note in notes:
             say(f"note: {note}")
     else:
+        journal.prepare()
         try:
             measure(place, subject, Settings(device=device, say=say, **options), journal)
         except MobileAvatarError as error:  # what was measured until then is shown and kept
             stopped = error
         results = [*journal.results, estimated]
-    # Rows of this run are judged wherever they ran; without one, those of the budget's device.
+    # Rows of this run are judged wherever they ran, unless a chip was named; without a run, those of the budget's chip.
     fresh = [row for row in journal.results if row.own_file and not row.error]
-    verdict = budget_ms and judge(fresh or results, None if fresh else chip, budget_ms, statistic, require)
+    anywhere = fresh and (device is None or place == "aihub")
+    verdict = budget_ms and judge(
+        fresh if anywhere else results, None if anywhere else chip, budget_ms, statistic, require
+    )
     if as_json:
-        shown = verdict and {"passed": verdict.passed, "budget_ms": budget_ms, "sentence": verdict.sentence}
-        print_json({"results": [row.to_dict() for row in results], "budget": shown or None})
+        print_json({"results": [row.to_dict() for row in results], "budget": _verdict(verdict, budget_ms, statistic)})
     else:
         _show(results, journal.path)
         if verdict and verdict.passed:
@@ -87,36 +117,100 @@ def command(bundle, place, device, budget_ms, require, statistic, chart, force, 
         raise CheckFailed(". ".join(problems))
 
 
+def _check_options(ctx, place, budget_ms):
+    """Options that nothing would read are a mistake, not a wish."""
+
+    def given(name):
+        return ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+    flags = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
+    for name, places in BELONGS.items():
+        if given(name) and place not in places:
+            wanted = " or ".join(f"--on {word}" for word in places)
+            raise click.UsageError(f"{flags[name]} belongs to {wanted}")
+    for name in ("require", "statistic"):
+        if given(name) and budget_ms is None:
+            raise click.UsageError(f"{flags[name]} says what --budget-ms judges; pass that as well")
+
+
+def _draw(chart, force, subject, estimated):
+    from mobile_avatar.benchmarking.layer_chart import save_layer_chart
+    from mobile_avatar.files import check_output
+
+    if chart.suffix.lower() != ".png":
+        raise click.UsageError(f"the chart is a PNG picture; {chart} should end in .png")
+    if chart.resolve().is_relative_to(subject.folder.resolve()):
+        raise click.UsageError(f"{chart} lies in the bundle; choose a place outside of it")
+    check_output(chart, force)
+    save_layer_chart(estimated, chart)
+    say(f"drew {chart}")
+
+
+def _verdict(verdict, budget_ms, statistic):
+    if not verdict:
+        return None
+    row = verdict.judged
+    name, value = (None, None) if row is None else row.figure(statistic)
+    return {
+        "passed": verdict.passed,
+        "budget_ms": budget_ms,
+        "judged_ms": value,
+        "statistic": None if row is None or row.kind == "estimated" else name,
+        "kind": row and row.kind,
+        "device": row and row.device,
+        "runtime": row and row.title,
+        "sentence": verdict.sentence,
+    }
+
+
 def _show(results, path):
     """The table, then what does not fit into it; what is true of many rows is said once."""
-    rows, said = [], {}
     # Rows of one run on this host were timed in turns and share their time stamp; only they may be compared.
     slowest: dict[str, float] = {}
     for row in (row for row in results if row.place == "host" and row.p50_ms):
         slowest[row.taken] = max(slowest.get(row.taken, 0.0), row.p50_ms)
-    for row in results:
+    rows, said = [], {}
+    for row in sorted(results, key=lambda row: (row.kind == "estimated", row.taken)):
         name, value = row.figure()
-        plain = name == "p50" or row.kind == "estimated"
-        steady = "-" if value is None else f"{value:.2f}{'' if plain else f' ({name})'}"
-        ratio = f"{slowest[row.taken] / row.p50_ms:.1f}x" if row.place == "host" and row.p50_ms else "-"
-        numbers = (row.p90_ms, row.p99_ms, row.composite_p50_ms, row.load_ms, row.first_ms, row.memory_mb)
-        cells = ["-" if number is None else f"{number:.2f}" for number in numbers]
-        rows.append((row.kind.upper(), row.device, row.title, steady, ratio, *cells, row.scope))
+        if row.low_ms is not None:
+            steady = f"{value:.2f} ({row.low_ms:.2f} to {row.high_ms:.2f})"
+        else:
+            steady = "-" if value is None else f"{value:.2f}{'' if name == 'p50' else f' ({name})'}"
+        ratio = f"{slowest[row.taken] / row.p50_ms:.1f}x" if row.place == "host" and row.p50_ms else ""
+        slow = ["" if number is None else f"{number:.2f}" for number in (row.p90_ms, row.p99_ms)]
+        rows.append((row.kind.upper(), row.title, steady, ratio, *slow, "" if row.runs is None else row.runs))
         for text in _remarks(row):
             said.setdefault(text, []).append(row.title)
-    print_table(HEADER, rows)
+    header = ("kind", "what", "ms", "faster", "p90", "p99", "runs")
+    columns = [i for i in range(len(header)) if any(row[i] != "" for row in rows)]
+    print_table([header[i] for i in columns], [[row[i] for i in columns] for row in rows])
     click.echo()
+    width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
     for text, titles in said.items():
-        click.echo(f"{titles[0] if len(titles) == 1 else f'{len(titles)} rows'}: {text}")
+        who = titles[0] if len(titles) == 1 else f"{len(titles)} rows"
+        click.echo(click.wrap_text(f"{who}: {text}", width, subsequent_indent="  "))
     if path:
         click.echo(f"kept in {path}")
 
 
 def _remarks(row):
-    if row.soc and row.place != "estimate":
-        heat = [f"{t:.1f} °C" for t in (row.temperature_before_c, row.temperature_after_c) if t is not None]
-        state = [word for word in (row.thermal_before, row.thermal_after) if word]
-        yield ", ".join(filter(None, (row.soc, row.os, row.power_mode, " to ".join(heat), " to ".join(state))))
+    """What a row has to say beside its figure, one text each."""
+    where = ", ".join(filter(None, (row.device, row.soc, row.os, row.power_mode)))
+    heat = [f"{t:.1f} °C" for t in (row.temperature_before_c, row.temperature_after_c) if t is not None]
+    state = [word for word in (row.thermal_before, row.thermal_after) if word]
+    if row.kind != "estimated":
+        yield ", ".join(filter(None, (f"on {where}, {row.taken[:19]}", " to ".join(heat), " to ".join(state))))
+        shown = (
+            ("load {:.2f} ms", row.load_ms),
+            ("first {:.2f} ms", row.first_ms),
+            ("warm-up {:.2f} ms", row.warmup_ms),
+            ("{:.2f} ms of p50 is composition", row.composite_p50_ms),
+            (f"{row.memory_what or 'memory'} {{:.2f}} MB", row.memory_mb),
+        )
+        told = [text.format(value) for text, value in shown if value is not None]
+        file = "the bundle's own file" if row.own_file else "the same graph, converted"
+        if not row.error:
+            yield ", ".join((file, *told))
     for minute in row.sustained:
         heat = "" if minute.temperature_c is None else f", {minute.temperature_c:.1f} °C"
         yield f"minute {minute.minute}: p50 {minute.p50_ms:.2f} ms, {minute.runs} runs{heat}"
@@ -126,4 +220,5 @@ def _remarks(row):
         yield f"{check['output']}: {value} {word}"
     for job in row.jobs:
         yield f"job {job['id']} ({job['type']}, {job['status']}): {job['url']}"
-    yield from filter(None, (row.error and f"NOT MEASURED: {row.error}", row.method, *row.notes))
+    missing = "no estimate" if row.kind == "estimated" else "NOT MEASURED"
+    yield from filter(None, (row.error and f"{missing}: {row.error}", row.method, *row.notes))
