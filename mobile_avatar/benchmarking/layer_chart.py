@@ -46,7 +46,7 @@ def layer_chart(result: Result) -> "Figure":
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"ms per frame{_launch(rows)}")
     name, value = result.figure()
-    total = "" if value is None else f", {value:.1f} ms{'' if name == 'mean' else f' ({name})'}"
+    total = "" if value is None else f", {value:.{2 if value < 10 else 1}f} ms{'' if name == 'mean' else f' ({name})'}"
     title = _literal(f"{result.kind}: {result.title} on {result.device}", 100)
     axes.set_title(f"{title}{total}", fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)

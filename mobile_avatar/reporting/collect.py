@@ -4,48 +4,25 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_avatar.benchmarking.estimate import BUDGET_MS, estimate_result
-from mobile_avatar.benchmarking.gate import RANK, judge
+from mobile_avatar.benchmarking.estimate import estimate_result
+from mobile_avatar.benchmarking.gate import RANK
 from mobile_avatar.benchmarking.result import Result
 from mobile_avatar.benchmarking.store import newest, stored_results
 from mobile_avatar.benchmarking.subject import open_subject
 from mobile_avatar.errors import BadInput, CheckFailed, MobileAvatarError
 from mobile_avatar.exporters.registry import find_target
 from mobile_avatar.files import inside
-from mobile_avatar.reporting.clean import mapping, number, passed, rows, text, texts
+from mobile_avatar.reporting.clean import mapping, number, rows, text, texts
 from mobile_avatar.reporting.contents import Contents, read_contents
 from mobile_avatar.reporting.frames import Frames, make_frames, texture_picture
 from mobile_avatar.reporting.latency import Group, figure, group
 from mobile_avatar.reporting.sensitivity import Sensitivity, read_sensitivity
+from mobile_avatar.reporting.verdicts import File, Verdict, budget_verdict, hash_verdict, parity_verdict
 from mobile_avatar.verification.manifest import belongs, read_manifest
 from mobile_avatar.verification.verify import Verified, changed_files, examine, read_texture
 
 LARGEST_IMAGE = 2048
 """Side in pixels that a page takes; real avatars have 128 to 512."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One answer of the head of the page."""
-
-    state: bool | None
-    word: str
-    sentence: str
-    kind: str = ""
-    """`measured`, `simulated` or `estimated`, where it rests on such a number."""
-
-
-@dataclass(frozen=True)
-class File:
-    """One file of the bundle."""
-
-    path: str
-    bytes: int
-    """As it lies on disk; 0 when it is missing."""
-    part: str
-    """`model`, `texture`, `shader`, or `checks` for what an app does not carry."""
-    wrong: str
-    """Empty, or what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +39,7 @@ class Facts:
     size: int
     manifest: dict
     parity: Verdict
+    hashes: Verdict
     budget: Verdict
     parity_rows: tuple[dict, ...]
     """Of this run of the file; `recorded` holds the row of the export where that says something else."""
@@ -80,6 +58,11 @@ class Facts:
     estimate_reason: str
     sensitivity: Sensitivity | None
     verified: Verified | None
+
+    @property
+    def executed(self) -> bool:
+        """Whether the model file ran for this page."""
+        return self.verified is not None and bool(self.verified.results)
 
     @property
     def app_bytes(self) -> int:
@@ -120,8 +103,11 @@ def collect(folder: Path, sensitivity: Path | None = None) -> Facts:
     found = None if sensitivity is None else read_sensitivity(Path(sensitivity), manifest["avatar"])
     files = _files(folder, manifest)
     verified, trouble = _examine(folder, manifest)
-    parity_rows = _parity(verified, manifest)
+    kept_back = verified is not None and not verified.results and _only_others_changed(files, manifest)
+    parity_rows = _parity(verified, manifest, kept_back)
     checks = rows(verified.checks) if verified else [{"name": "golden files", "passed": False, "detail": trouble}]
+    if kept_back:
+        checks = [row | {"passed": None} if row["name"] == "the file runs" else row for row in checks]
     frames, texture = Frames(), ""
     if verified is not None:
         frames = make_frames(verified.golden, verified.results, manifest["outputs"][0]["layout"])
@@ -139,8 +125,9 @@ def collect(folder: Path, sensitivity: Path | None = None) -> Facts:
         device=text(manifest.get("device"), 80),
         size=size,
         manifest=manifest,
-        parity=_parity_verdict(parity_rows, checks, trouble),
-        budget=_budget_verdict(manifest, device, results, estimate, notes),
+        parity=parity_verdict(manifest["precision"], parity_rows, checks, trouble, files),
+        hashes=hash_verdict(files),
+        budget=budget_verdict(manifest, device, results, (estimate, estimate_reason), notes),
         parity_rows=tuple(parity_rows),
         checks=tuple(checks),
         notes=tuple(texts(manifest.get("notes"))),
@@ -165,8 +152,19 @@ def _examine(folder: Path, manifest: dict) -> tuple[Verified | None, str]:
         return None, text(str(error))
 
 
-def _parity(verified: Verified | None, manifest: dict) -> list[dict]:
-    """Rows of this run, each with what the export recorded where this machine says something else."""
+def _only_others_changed(files: list[File], manifest: dict) -> bool:
+    """Whether the model is as exported, but a file beside it that checking needs is not, so that nothing was run."""
+    changed = [file for file in files if file.wrong]
+    needed = any(belongs(file.path, role) for file in changed for role in manifest["roles"].values())
+    return needed and not any(file.part == "model" for file in changed)
+
+
+def _parity(verified: Verified | None, manifest: dict, kept_back: bool) -> list[dict]:
+    """Rows of this run, each with what the export recorded where this machine says something else.
+
+    Args:
+        kept_back: the model is as exported and was not run all the same; that is no failure of it.
+    """
     recorded = {text(row.get("output")): row for row in rows(manifest.get("parity"))}
     if verified is None:
         return []
@@ -175,33 +173,8 @@ def _parity(verified: Verified | None, manifest: dict) -> list[dict]:
         before = recorded.get(row["output"], {})
         then, now = number(before.get("psnr_db")), row["psnr_db"]
         differs = then is not None and (now is None or abs(then - now) > 0.1)
-        found.append(row | {"recorded": before if differs else None})
+        found.append(row | {"recorded": before if differs else None} | ({"passed": None} if kept_back else {}))
     return found
-
-
-def _parity_verdict(parity: list[dict], checks: list[dict], trouble: str) -> Verdict:
-    if trouble:
-        return Verdict(False, "failed", trouble)
-    states = [passed(row.get("passed")) for row in (*parity, *checks)]
-    bad = [text(row["reason"]) for row in parity if row["passed"] is False and row.get("reason")]
-    bad += [
-        f"{row['output']} reaches {row['psnr_db']:.1f} dB of {row['threshold_db']:g}"
-        for row in parity
-        if row["passed"] is False and row["psnr_db"] is not None
-    ]
-    said = [(text(row["name"]), text(row["detail"])) for row in checks if row["passed"] is False]
-    bad += [f"{name}: {detail}" for name, detail in said if not any(detail in words for words in bad)]
-    if False in states:
-        return Verdict(False, "failed", "; ".join(dict.fromkeys(bad)))
-    if not parity or None in states:
-        reasons = [row.get("reason") or row.get("detail") for row in (*parity, *checks) if row["passed"] is None]
-        return Verdict(None, "not run", "; ".join(dict.fromkeys(text(reason) for reason in reasons)))
-    worst = min(parity, key=lambda row: row["psnr_db"] - row["threshold_db"])
-    sentence = (
-        f"The file computes what torch computes: worst {worst['output']}, {worst['psnr_db']:.1f} dB "
-        f"(at least {worst['threshold_db']:g}), in {worst['runner']}"
-    )
-    return Verdict(True, "passed", sentence, "simulated" if "simulat" in worst["runner"] else "measured")
 
 
 def _times(folder: Path, device: str) -> tuple[list[Result], Result | None, list[str], str]:
@@ -215,25 +188,8 @@ def _times(folder: Path, device: str) -> tuple[list[Result], Result | None, list
     try:
         row = estimate_result(subject, device)
     except MobileAvatarError as error:
-        return newest(stored), None, notes, text(str(error))
+        return newest(stored), None, notes, text(str(error).removeprefix(f"{folder}: "))
     return newest(stored), None if row.error else row, notes, text(row.error)
-
-
-def _budget_verdict(
-    manifest: dict, device: str, results: list[Result], estimate: Result | None, notes: list[str]
-) -> Verdict:
-    limit = number(mapping(manifest.get("budget")).get("budget_ms"))
-    limit = limit if limit is not None and limit > 0 else BUDGET_MS
-    shown = [row for row in results if figure(row)[1] is not None]
-    verdict = judge([*shown, *([estimate] if estimate else [])], device, limit)
-    if verdict.judged is None:
-        return Verdict(None, "not judged", notes[0] if notes and not shown else _sentence(verdict.sentence))
-    word = "within" if verdict.passed else "over"
-    return Verdict(verdict.passed, word, _sentence(verdict.sentence), verdict.judged.kind)
-
-
-def _sentence(words: str) -> str:
-    return text(words[:1].upper() + words[1:])
 
 
 def _files(folder: Path, manifest: dict) -> list[File]:

@@ -173,8 +173,13 @@ def _control(first: Facts, second: Facts, matches: list[Match]) -> float | None:
     config, other = (facts.manifest["avatar"]["config"] for facts in (first, second))
     if config != other or first.warp != second.warp:
         return None
-    found = (item.ratio for item in matches if item.first and item.second and item.first.runtime == CONTROL)
-    return next(found, None)
+    pairs = [item for item in matches if item.ratio is not None and item.first.place == "host"]
+    found = next((item for item in pairs if item.first.runtime == CONTROL), None)
+    if found is None:
+        return None
+    # It tells about its own two runs only.
+    same = all((a.first.taken, a.second.taken) == (found.first.taken, found.second.taken) for a in pairs)
+    return found.ratio if same else None
 
 
 def _place(row: Result) -> tuple:

@@ -1,12 +1,16 @@
-"""Stored results as a page shows them: one group per device and scope, fastest first."""
+"""Stored results as a page shows them: one group per device, scope and run of this computer, fastest first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from mobile_avatar.benchmarking.result import OperatorTime, Result
+from mobile_avatar.reporting import words
 from mobile_avatar.reporting.clean import number, passed, rows, text, texts
 
 SCOPES = {"frame": "whole frames: graph and composition", "graph": "the model file alone"}
+IN_TURNS = "timed in turns with the other rows of this run"
+FEW = 10
+"""Fewer runs than this say little about the next one."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """What ran on one device, and only that is compared by bars."""
+    """What ran on one device, on a shared computer in one run, and only that is compared by bars."""
 
     device: str
     place: str
@@ -30,21 +34,49 @@ class Group:
     os: str
     scope: str
     rows: tuple[Row, ...]
+    first: str
+    """When its first and its last row were taken, ISO 8601."""
+    last: str
+    earlier: bool
+    """Whether a newer run of the same computer stands in a group of its own."""
+
+    @property
+    def when(self) -> str:
+        """The date, or the two dates between which the rows were taken."""
+        return " to ".join(dict.fromkeys(words.date(taken) for taken in (self.first, self.last)))
 
 
 def group(results: list[Result]) -> list[Group]:
-    """Rows by device, chip, system and scope, in the order in which they were measured first."""
-    found: dict[tuple, list[Result]] = {}
+    """Rows by device, chip, system and scope; newer groups first within a device.
+
+    What else a computer does changes from run to run, so rows of the place `host` are grouped by run as well: all rows
+    of one run carry the same time.
+    """
+    devices: dict[tuple, dict[str, list[Result]]] = {}
     for result in results:
         key = (result.device, result.place, result.soc, result.os, SCOPES[result.scope])
-        found.setdefault(key, []).append(result)
-    return [Group(*key, _rows(members)) for key, members in found.items()]
+        run = result.taken if result.place == "host" else ""
+        devices.setdefault(key, {}).setdefault(run, []).append(result)
+    found = []
+    for key, runs in devices.items():
+        for index, run in enumerate(sorted(runs, reverse=True)):
+            taken = sorted(row.taken for row in runs[run])
+            found.append(Group(*key, _rows(runs[run]), taken[0], taken[-1], index > 0))
+    return found
 
 
 def figure(result: Result, statistic: str = "p50") -> tuple[str, float | None]:
     """`Result.figure` without what cannot be shown (a broken tool may write NaN)."""
     name, value = result.figure(statistic)
     return name, None if result.error else number(value)
+
+
+def count(result: Result) -> str:
+    """How many runs are behind a figure; empty for an estimate and where the tool does not say."""
+    runs = number(result.runs)
+    if runs is None or result.kind == "estimated":
+        return ""
+    return f"few runs: {runs}" if runs < FEW else f"{runs} runs"
 
 
 def _rows(results: list[Result]) -> tuple[Row, ...]:
@@ -97,9 +129,9 @@ def _memory(result: Result) -> str:
 
 def _heat(result: Result) -> str:
     ends = [number(value) for value in (result.temperature_before_c, result.temperature_after_c)]
-    words = [text(word, 30) for word in (result.thermal_before, result.thermal_after)]
+    said = [text(word, 30) for word in (result.thermal_before, result.thermal_after)]
     sides = [
-        " ".join(filter(None, ("" if c is None else f"{c:.1f} °C", word))) for c, word in zip(ends, words, strict=True)
+        " ".join(filter(None, ("" if c is None else f"{c:.1f} °C", word))) for c, word in zip(ends, said, strict=True)
     ]
     return " → ".join(filter(None, sides))
 
@@ -117,7 +149,7 @@ def _outputs(result: Result) -> str:
 def _times(name: str) -> Callable[[Result], str]:
     def show(result: Result) -> str:
         value = number(getattr(result, name))
-        return "" if value is None else f"{value:.2f}"
+        return "" if value is None else words.ms(value)
 
     return show
 
@@ -147,23 +179,29 @@ def conditions(result: Result) -> list[str]:
     said = (
         "this bundle's file" if result.own_file else "the same graph, converted",
         f"version {version}" if version else "",
-        "" if result.runs is None else f"{result.runs} runs",
-        "" if warm_up is None else f"warm-up {warm_up:.2f} ms",
+        count(result),
+        "" if warm_up is None else f"warm-up {words.ms(warm_up)} ms",
         text(result.power_mode, 60),
         _heat(result),
         _outputs(result),
     )
-    return [words for words in said if words]
+    return list(filter(None, said))
 
 
 def methods(found: Group) -> list[tuple[str, list[str]]]:
-    """(what is said, titles of the rows that it holds for), each text once."""
+    """(what is said, titles of the rows that it holds for), each text once.
+
+    A row that was alone in its run was not timed in turns with any other.
+    """
+    alone = sum(row.ms is not None for row in found.rows) < 2
     said: dict[str, list[str]] = {}
     for row in found.rows:
         result = row.result
         memory = f"memory is the {text(result.memory_what)}" if result.memory_what else ""
         command = f"command: {text(result.command)}" if result.command else ""
-        for words in (text(result.method), memory, command, *texts(result.notes)):
-            if words and row.ms is not None:
-                said.setdefault(words, []).append(text(result.title, 120))
+        method = text(result.method)
+        method = method.removeprefix(IN_TURNS).lstrip("; ") if alone else method
+        for sentence in (method, memory, command, *texts(result.notes)):
+            if sentence and row.ms is not None:
+                said.setdefault(sentence, []).append(text(result.title, 120))
     return list(said.items())

@@ -15,6 +15,7 @@ from mobile_avatar.reporting.charts import layer_chart, sustained_chart
 from mobile_avatar.reporting.collect import Facts
 from mobile_avatar.reporting.compare import Comparison
 from mobile_avatar.reporting.frames import AMPLIFIED
+from mobile_avatar.reporting.terms import terms
 
 
 def render_report(facts: Facts) -> str:
@@ -88,6 +89,10 @@ def _environment() -> Environment:
         "sustained": sustained_chart,
         "layer_chart": layer_chart,
         "link": words.link,
+        "code": words.code,
+        "date": words.date,
+        "terms": terms,
+        "run_count": latency.count,
     }
     environment.globals |= {"AMPLIFIED": AMPLIFIED, "INTEGER": INTEGER, "figure": latency.figure}
     return environment

@@ -1,5 +1,9 @@
 """Numbers as a page shows them; what is no number is a dash."""
 
+import datetime
+
+from markupsafe import Markup
+
 from mobile_avatar.reporting.clean import number, text
 
 MINUS = "\N{MINUS SIGN}"
@@ -16,11 +20,9 @@ def decibels(value: object) -> str:
 
 
 def ms(value: object) -> str:
-    """Three significant digits below 100 ms, whole milliseconds above."""
+    """Two decimals below 10 ms, one above."""
     found = number(value)
-    if found is None:
-        return "–"
-    return f"{found:.0f}" if abs(found) >= 100 else f"{found:.1f}" if abs(found) >= 10 else f"{found:.2f}"
+    return "–" if found is None else f"{found:.1f}" if abs(found) >= 10 else f"{found:.2f}"
 
 
 def megabytes(value: object) -> str:
@@ -54,6 +56,26 @@ def millions(value: object) -> str:
 def short(value: object) -> str:
     shown = text(value, 80)
     return f"{shown[:12]}…" if len(shown) > 16 else shown
+
+
+def code(value: object) -> Markup:
+    """A sentence of the console as HTML: what stands between backticks is code, everything else is escaped."""
+    parts = text(value).split("`")
+    if len(parts) % 2 == 0:
+        return Markup("{}").format("`".join(parts))
+    shown = [Markup("<code>{}</code>" if index % 2 else "{}").format(part) for index, part in enumerate(parts)]
+    return Markup("").join(shown)
+
+
+def date(value: object) -> str:
+    """A time of ISO 8601 to the minute, in UTC as results have it; the text itself where it is no such time."""
+    shown = text(value, 40)
+    try:
+        found = datetime.datetime.fromisoformat(shown)
+    except ValueError:
+        return shown
+    zone = datetime.UTC
+    return (found.astimezone(zone) if found.tzinfo else found).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def link(value: object) -> str:

@@ -52,6 +52,7 @@ def test_a_damaged_file_gets_its_page_and_no_error(bundle, capfd, tmp_path):
     done = run(capfd, "report", folder, "-o", tmp_path / "page.html")
     assert done.code == 0
     assert "parity failed: render.onnx differs from what was exported" in done.out
+    assert "files changed: render.onnx differs from what was exported" in done.out
     assert "Parity failed" in (tmp_path / "page.html").read_text()
 
 
@@ -65,6 +66,30 @@ def test_an_old_page_needs_force_and_survives_a_failure(bundle, capfd, tmp_path)
     assert (done.code, output.read_text()) == (2, "old")
     assert run(capfd, "report", bundle, "-o", output, "--force").code == 0
     assert output.read_text() != "old"
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there", "missing"])
+def test_no_page_is_written_onto_a_file_of_the_bundle(bundle, capfd, tmp_path, there):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"].append({"path": "about.html", "sha256": "0" * 64, "bytes": 3})
+    manifest["roles"]["model"] = "render.html"
+    for entry in manifest["files"]:
+        entry["path"] = entry["path"].replace("render.onnx", "render.html")
+    (folder / "render.onnx").rename(folder / "render.html")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    if there:
+        (folder / "about.html").write_text("old")
+    (tmp_path / "link").symlink_to(folder)
+    before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
+    for name in ("bundle/render.html", "bundle/about.html", "link/about.html", "bundle/golden/../about.html"):
+        for arguments in ((folder,), ("--compare", bundle, folder)):
+            done = run(capfd, "report", *arguments, "-o", tmp_path / name, "--force")
+            assert done.code == 2
+            assert "belongs to the bundle" in done.sentence
+    assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
+    assert run(capfd, "report", folder, "-o", folder / "page.html").code == 0, "beside them it may lie"
 
 
 WRONG = {

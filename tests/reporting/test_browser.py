@@ -42,6 +42,29 @@ FAILS = """
 })()
 """
 """Elements whose text has a contrast below 4.5 to 1."""
+BROKEN = """
+(() => {
+  const broken = [];
+  const walk = document.createTreeWalker(document.querySelector("body"), NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    for (const word of walk.currentNode.data.matchAll(/[A-Za-z]{2,16}/g)) {
+      if (/[A-Za-z0-9_]{17,}/.test(walk.currentNode.data)) break;
+      const range = document.createRange();
+      range.setStart(walk.currentNode, word.index);
+      range.setEnd(walk.currentNode, word.index + word[0].length);
+      const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+      if (lines.size > 1) broken.push(word[0]);
+    }
+  }
+  return [...new Set(broken)].join(", ");
+})()
+"""
+"""Ordinary words that stand on two lines; texts with a hash or another endless word in them are left out."""
+CUT = """
+[...document.querySelectorAll(".scroll:not(.drawing)")].filter((box) => box.scrollWidth > box.clientWidth + 1)
+  .map((box) => box.getAttribute("aria-label")).join(", ")
+"""
+"""Tables of which a part is off the screen."""
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +88,8 @@ def test_pages_in_a_browser(pages, tmp_path):
                 assert browser.complaints() == []
                 assert browser.requests() == [path.resolve().as_uri()]
                 assert browser.evaluate("document.documentElement.scrollWidth") <= width, (path.name, width)
+                assert browser.evaluate(BROKEN) == "", (path.name, width)
+                assert browser.evaluate(CUT) == "", (path.name, width)
                 assert browser.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
             for dark in (False, True):
                 browser.open(path, dark=dark)
@@ -85,4 +110,5 @@ def test_the_shipped_avatar_in_a_browser(tmp_path):
             browser.open(tmp_path / f"{name}.html", 360)
             assert browser.complaints() == []
             assert browser.evaluate("document.documentElement.scrollWidth") <= 360
+            assert (browser.evaluate(BROKEN), browser.evaluate(CUT)) == ("", "")
             assert (tmp_path / f"{name}.html").stat().st_size < 3e6

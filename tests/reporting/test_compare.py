@@ -70,6 +70,10 @@ def test_what_the_machine_did_between_two_runs_is_told(split, native, tmp_path):
     subject = open_subject(other)
     store(subject, host_row(subject, runtime="torch-plain", delegate="", own_file=False, p50_ms=20.0, taken="2027"))
     pair = compare(collect(split), collect(other))
+    assert pair.control is None, "the other runtime was not timed in that run"
+    assert "The two were timed in different runs, so a busier machine" in Page(render_comparison(pair)).text
+    store(subject, host_row(subject, runtime="onnxruntime", delegate="CPU", taken="2027"))
+    pair = compare(collect(split), collect(other))
     assert pair.control == 1.25
     assert "took 1.25 × as long for B as for A" in Page(render_comparison(pair)).text
     assert compare(collect(split), collect(native)).control is None, "other work"
@@ -112,7 +116,8 @@ def test_bundles_of_different_sizes_and_keypoints(split, tmp_path):
     assert "<b>larger" in text
     assert "64 × 64 px 128 × 128 px" in text
     assert "torch A torch B file A" in text
-    assert "A Phone graph alone MEASURED 5.00 ms litert fp32, GPU, p50 10.0 ms litert fp32, GPU, p50 2.00 ×" in text
+    side = "litert fp32, GPU, p50, 50 runs, 2026-01-02 03:04 UTC"
+    assert f"A Phone graph alone MEASURED 5.00 ms {side} 10.0 ms {side} 2.00 ×" in text
 
     moved = changed(split, tmp_path)
     path = moved / "golden" / "keypoints.npy"

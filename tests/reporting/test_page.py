@@ -91,28 +91,6 @@ def test_without_measurements_the_page_says_so(native):
     assert "texture 49.2 kB" in text, "64 x 64 x 3 float32 inside the model file"
 
 
-def test_a_damaged_model_is_told_in_red_and_not_run(split, tmp_path):
-    folder = changed(split, tmp_path)
-    (folder / "render.onnx").write_bytes(b"damaged")
-    facts = collect(folder)
-    assert (facts.parity.state, facts.budget.state) == (False, None)
-    page = page_of(folder)
-    assert "✕ Parity failed" in page.text
-    assert "render.onnx differs from what was exported" in page.text
-    assert page.text.count("not run here") >= 4, "three frames, and the reason above them"
-    assert not any("drawn by the exported file" in image["alt"] for image in page.all("img"))
-    assert "5.00 p50" not in page.text, "the measurements were of another file"
-
-
-@pytest.mark.parametrize("name", ["golden/image.npy", "texture.f16"])
-def test_damaged_golden_files_are_told(split, tmp_path, name):
-    folder = changed(split, tmp_path)
-    (folder / name).write_bytes(b"other")
-    page = page_of(folder)
-    assert "✕ Parity failed" in page.text
-    assert f"{name} is missing or damaged" in page.text
-
-
 def test_a_runtime_that_is_not_here_is_no_pass(split, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     facts = collect(split)
@@ -120,7 +98,7 @@ def test_a_runtime_that_is_not_here_is_no_pass(split, monkeypatch):
     page = Page(render_report(facts))
     assert "? Parity not run here" in page.text
     assert "ONNX Runtime" in facts.frames_reason
-    assert facts.frames_reason in page.text
+    assert " ".join(facts.frames_reason.replace("`", " ").split()) in page.text
     assert all(not frame.exported for frame in facts.frames.frames)
     recorded = json.loads((split / "manifest.json").read_text())["parity"][0]["psnr_db"]
     assert f"recorded at export: {recorded:.1f} dB in onnxruntime-cpu" in page.text

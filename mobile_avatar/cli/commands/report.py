@@ -38,6 +38,8 @@ def command(bundles, comparing, sensitivity, output, force, as_json):
     if output.suffix.lower() not in SUFFIXES:
         raise BadInput(f"{output} is not an HTML file; end its name in .html")
     check_output(output, force, bundles)
+    for bundle in bundles:
+        _check_not_of(bundle, output)
     facts = [collect(bundle, sensitivity) for bundle in bundles]
     page = render_comparison(compare(*facts)) if comparing else render_report(facts[0])
     with replace_file(output) as temporary:
@@ -47,6 +49,8 @@ def command(bundles, comparing, sensitivity, output, force, as_json):
             "bundle": one.name,
             "parity": one.parity.word,
             "parity_sentence": one.parity.sentence,
+            "files": one.hashes.word,
+            "files_sentence": one.hashes.sentence,
             "budget": one.budget.word,
             "budget_sentence": one.budget.sentence,
         }
@@ -57,5 +61,21 @@ def command(bundles, comparing, sensitivity, output, force, as_json):
         return
     for row in found:
         click.echo(f"{row['bundle']}: parity {row['parity']}: {row['parity_sentence']}")
+        if row["files"] != "unchanged":
+            click.echo(f"{row['bundle']}: files {row['files']}: {row['files_sentence']}")
         click.echo(f"{row['bundle']}: budget {row['budget']}: {row['budget_sentence']}")
     click.echo(f"wrote {output} ({len(page.encode()) / 1e6:.1f} MB)")
+
+
+def _check_not_of(bundle: Path, output: Path) -> None:
+    """BadInput for an output that would be a file of the bundle, or would lie in its model where that is a folder."""
+    from mobile_avatar.errors import BadInput
+    from mobile_avatar.files import inside
+    from mobile_avatar.verification.manifest import read_manifest
+
+    manifest = read_manifest(bundle)
+    names = {*(entry["path"] for entry in manifest["files"]), *manifest["roles"].values()}
+    place = output.resolve()
+    for path in (inside(bundle, name) for name in sorted(names)):
+        if place.is_relative_to(path) or (place.exists() and path.exists() and place.samefile(path)):
+            raise BadInput(f"{output} belongs to the bundle {bundle}, and a page there would damage it; choose another")
