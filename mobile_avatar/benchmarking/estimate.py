@@ -65,7 +65,7 @@ class Estimate:
         return (
             f"roofline over {len(self.times)} layers (element-wise operators belong to the layer before them) on the "
             f"{self.unit.title} of {self.chip.title} in {self.precision}{threads}: per layer the longer of arithmetic "
-            f"({self.compute_ms:.2g} ms in all) and memory traffic ({self.traffic_ms:.2g} ms){launch}; efficiency from "
+            f"({self.compute_ms:.2f} ms in all) and memory traffic ({self.traffic_ms:.2f} ms){launch}; efficiency from "
             f"{self.calibration.basis}, within a factor of {self.calibration.spread:.2f}{beyond}; not measured; left "
             f"out: {outside.get(warp, LEFT_OUT)}"
         )
