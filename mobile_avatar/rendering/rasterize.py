@@ -42,7 +42,7 @@ class Fragments:
         return torch.div(self.pixel, self.size * self.size, rounding_mode="floor")
 
     def image(self, values: Tensor, empty: float = 0) -> Tensor:
-        """Values of the pixels, (k, c) or (k,), as pictures (n, c, size, size) or (n, size, size), `empty` elsewhere."""
+        """Values (k, c) or (k,) of the pixels as (n, c, size, size) or (n, size, size), `empty` elsewhere."""
         flat = values.new_full((self.frames * self.size * self.size, *values.shape[1:]), empty)
         image = flat.index_copy(0, self.pixel, values).view(self.frames, self.size, self.size, *values.shape[1:])
         return image.permute(0, 3, 1, 2) if values.dim() == 2 else image
