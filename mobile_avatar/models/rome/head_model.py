@@ -103,6 +103,8 @@ class HeadModel:
     """How messages call it."""
 
     def __post_init__(self) -> None:
+        if self.parents[:1] != (-1,) or any(not 0 <= p < i for i, p in enumerate(self.parents) if i):
+            raise BadInput(f"{self.source}: joints {self.parents} are not a tree with its root first")
         sizes = {"v": self.template.shape[0], "j": len(self.parents)}
         sizes["9(j-1)"] = 9 * (sizes["j"] - 1)
         for name, dims in SHAPES.items():
@@ -122,8 +124,6 @@ class HeadModel:
             value, limit = getattr(self, name), sizes[counted]
             if value.numel() and not (value.min() >= 0 and value.max() < limit):
                 raise BadInput(f"{self.source}: {name} has numbers outside 0..{limit - 1}; it belongs to another head")
-        if self.parents[:1] != (-1,) or any(not 0 <= p < i for i, p in enumerate(self.parents) if i):
-            raise BadInput(f"{self.source}: joints {self.parents} are not a tree with its root first")
         if (self.skin_weights.sum(1) - 1).abs().max() > 1e-3:
             raise BadInput(f"{self.source}: skin_weights do not sum to 1 over the joints")
 
