@@ -24,17 +24,16 @@ def pixel_boxes(x: Tensor, y: Tensor, size: int, reach: float = 0.0) -> tuple[Te
         reach: how many pixels further a triangle matters.
 
     Returns:
-        left, top, wide, high, (m,) int32 each; wide or high is 0 where no centre lies in the box. Boxes are a
-        thousandth of a pixel generous, so that rounding never loses a centre; corners that are not numbers give
-        nonsense.
+        left, top, wide, high, (m,) int32 each; wide or high is 0 where no centre lies in the box. Corners that are not
+        numbers give nonsense.
     """
-    left, wide = _span(x, size, reach + 1e-3)
-    top, high = _span(y, size, reach + 1e-3)
+    left, wide = _span(x, size, reach)
+    top, high = _span(y, size, reach)
     return left, top, wide, high
 
 
 def _span(values: Tensor, size: int, reach: float) -> tuple[Tensor, Tensor]:
-    low = torch.ceil(values.amin(dim=0) - (0.5 + reach)).clamp(0, size).int()
+    low = torch.ceil(values.amin(dim=0) - (reach + 0.5)).clamp(0, size).int()
     high = torch.floor(values.amax(dim=0) + (reach - 0.5)).clamp(-1, size - 1).int()
     return low, (high - low + 1).clamp(min=0)
 

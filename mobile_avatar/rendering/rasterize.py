@@ -170,7 +170,8 @@ class Corners:
     def boxes(self, size: int, reach: float = 0.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pixel boxes of all faces, empty for those that must not be drawn; `reach` in units of the picture."""
         half = size / 2
-        left, top, wide, high = pixel_boxes((self.x + 1) * half, (self.y + 1) * half, size, reach * half)
+        # A thousandth of a pixel more, so that rounding never loses a centre.
+        left, top, wide, high = pixel_boxes((self.x + 1) * half, (self.y + 1) * half, size, reach * half + 1e-3)
         # Comparisons with what is not a number are false: such faces are not drawn either.
         drawn = (self.area.abs() > EPSILON) & (self.z.amin(dim=0) >= EPSILON)
         return left, top, torch.where(drawn, wide, 0), torch.where(drawn, high, 0)
