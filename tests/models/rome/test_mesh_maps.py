@@ -98,7 +98,7 @@ def test_features_of_the_background():
 
 
 def test_normals_of_a_known_surface():
-    """A pyramid whose faces differ in size: the tip's normal is the sum of cross products, flat parts point outwards."""
+    """Two faces of different size: where both meet the normal is the sum of their cross products."""
     vertices = torch.tensor([[[0.0, 0, 1], [2, 0, 0], [0, 3, 0], [-1, 0, 0], [9, 9, 9]]], dtype=torch.float64)
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
     normals = vertex_normals(vertices, faces)
