@@ -34,6 +34,8 @@ def random_networks(config: RomeConfig = SMALL, seed: int = 0) -> RomeNetworks:
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 2)
+    with torch.no_grad():
+        networks.basis_regressor.fc.weight.mul_(0.02)  # untrained, it would blow the mesh up
     linear = networks.linear_basis
     linear.basis.copy_(torch.linalg.qr(torch.randn(linear.basis.shape))[0])
     linear.mean.normal_(0, 0.01)
