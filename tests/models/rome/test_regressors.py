@@ -30,14 +30,11 @@ def measure(build, side: int) -> tuple[nn.Module, float]:
     return network, counter.get_total_flops() / 2e9
 
 
-# Parameters and multiply-accumulates of the release (section 1.4 of its description), and those that torchvision's
-# documentation states for ImageNet's 1000 classes.
+# Tensors, parameters and 1e9 multiply-accumulates of the release (section 1.4 of its description).
 KNOWN = [
     (lambda: basis_regressor(RELEASED), 256, 320, 23_630_972, 5.338),
     (lambda: frame_regressor(RELEASED), 256, 314, 2_299_451, 0.391),
     (lambda: FlameEncoder(RELEASED), 224, 322, 25_848_108, 4.089),
-    (lambda: ResNet50(1000), 224, 320, 25_557_032, 4.09),
-    (lambda: MobileNetV2(1000), 224, 314, 3_504_872, 0.30),
 ]
 
 
@@ -46,7 +43,14 @@ def test_known_sizes(build, side, tensors, parameters, macs):
     network, counted = measure(build, side)
     assert len(network.state_dict()) == tensors
     assert sum(p.numel() for p in network.parameters()) == parameters
-    assert counted == pytest.approx(macs, abs=0.005 if macs == 0.30 or macs == 4.09 else 0.0006)
+    assert counted == pytest.approx(macs, abs=0.0006)
+
+
+@pytest.mark.parametrize(("build", "parameters"), [(ResNet50, 25_557_032), (MobileNetV2, 3_504_872)])
+def test_sizes_that_torchvision_documents(build, parameters):
+    with torch.device("meta"):
+        network = build(1000)
+    assert sum(p.numel() for p in network.parameters()) == parameters
 
 
 @pytest.mark.parametrize("name", BUILDERS)
