@@ -172,8 +172,9 @@ class Corners:
         half = size / 2
         # A thousandth of a pixel more, so that rounding never loses a centre.
         left, top, wide, high = pixel_boxes((self.x + 1) * half, (self.y + 1) * half, size, reach * half + 1e-3)
-        # Comparisons with what is not a number are false: such faces are not drawn either.
-        drawn = (self.area.abs() > EPSILON) & (self.z.amin(dim=0) >= EPSILON)
+        # Comparisons with what is not a number are false: such faces are not drawn, nor are those that reach infinity.
+        drawn = (self.area.abs() > EPSILON) & (self.area.abs() < torch.inf)
+        drawn &= (self.z.amin(dim=0) >= EPSILON) & (self.z.amax(dim=0) < torch.inf)
         return left, top, torch.where(drawn, wide, 0), torch.where(drawn, high, 0)
 
     def take(self, part: Tensor) -> "Corners":
