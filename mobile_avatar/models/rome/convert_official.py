@@ -6,6 +6,7 @@ looking: a missing tensor would stay random. Here every tensor of the networks h
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor
 
@@ -28,48 +29,50 @@ FACE_ENCODER_PREFIXES = ("parametric_avatar.E_flame.", "deca.E_flame.")
 """Where rome.pth may hold DECA's encoder, in the newer and the older code."""
 
 
-def detect_config(core: State, parts: Mapping[str, State], source: str) -> RomeConfig:
+def detect_config(core: State, parts: Mapping[str, tuple[Path, State]], source: Path) -> RomeConfig:
     """Widths and lengths of codes from tensor shapes.
 
     Args:
-        core: rome.pth. parts: our name of every further network -> its tensors.
-        source: how messages call rome.pth.
+        core: rome.pth. source: how messages call it.
+        parts: our name of every further network -> the same for it, and its tensors.
 
     Raises:
         BadInput: a tensor that says so is missing; the sentence has its official name.
     """
 
-    def size(state: State, key: str, axis: int, owner: str = source) -> int:
+    def size(key: str, axis: int, part: str | None = None) -> int:
+        owner, state = parts[part] if part else (source, core)
         tensor = state.get(key)
         if tensor is None or tensor.ndim <= axis:
             raise BadInput(f"{owner}: tensor {key} is missing; the file is incomplete or another model's")
         return tensor.shape[axis]
 
     values = {
-        "tex_channels": size(core, "autoencoder.net.1.main.2.weight", 0),
-        "tex_max_channels": size(core, "autoencoder.net.11.main.2.weight", 0),
-        "tex_outputs": size(core, "autoencoder.net.25.weight", 0),
-        "mlp_channels": size(core, "mlp_deformer.block_1.0.weight", 0),
-        "geom_outputs": size(core, "mesh_deformer.to_outputs.weight", 0),
+        "tex_channels": size("autoencoder.net.1.main.2.weight", 0),
+        "tex_max_channels": size("autoencoder.net.11.main.2.weight", 0),
+        "tex_outputs": size("autoencoder.net.25.weight", 0),
+        "mlp_channels": size("mlp_deformer.block_1.0.weight", 0),
+        "geom_outputs": size("mesh_deformer.to_outputs.weight", 0),
     }
     for ours, theirs in (("geom", "mesh_deformer"), ("img", "unet")):
-        values[f"{ours}_channels"] = size(core, f"{theirs}.encoder.0.0.main.0.weight", 0)
-        values[f"{ours}_max_channels"] = size(core, f"{theirs}.encoder.3.0.main.3.weight", 0)
-    encoded = size(core, "unet.encoder.0.0.main.0.weight", 1) - values["tex_outputs"]
+        values[f"{ours}_channels"] = size(f"{theirs}.encoder.0.0.main.0.weight", 0)
+        values[f"{ours}_max_channels"] = size(f"{theirs}.encoder.3.0.main.3.weight", 0)
+    encoded = size("unet.encoder.0.0.main.0.weight", 1) - values["tex_outputs"]
     values["octaves"] = (encoded // 3 - 1) // 2
-    if basis := parts.get("linear_basis"):
-        values["n_vertices"], values["n_basis"] = basis["mean"].shape[0], basis["basis"].shape[1]
-    if basis := parts.get("basis_regressor"):
-        values["n_basis"] = size(basis, "fc.weight", 0, "linear_hair.pth")
-        values["resnet_channels"] = size(basis, "conv1.weight", 0, "linear_hair.pth")
     pose_and_camera = sum(RomeConfig().frame_codes[1:])
-    if frame := parts.get("frame_regressor"):
-        values["n_exp"] = size(frame, "classifier.1.weight", 0, "disp_model.pth") - pose_and_camera
-        values["mobilenet_width"] = size(frame, "features.0.0.weight", 0, "disp_model.pth") / STEM
-    if face := parts.get("face_encoder"):
+    if "linear_basis" in parts:
+        values["n_vertices"] = size("mean", 0, "linear_basis")
+        values["n_basis"] = size("basis", 1, "linear_basis")
+    if "basis_regressor" in parts:
+        values["n_basis"] = size("fc.weight", 0, "basis_regressor")
+        values["resnet_channels"] = size("conv1.weight", 0, "basis_regressor")
+    if "frame_regressor" in parts:
+        values["n_exp"] = size("classifier.1.weight", 0, "frame_regressor") - pose_and_camera
+        values["mobilenet_width"] = size("features.0.0.weight", 0, "frame_regressor") / STEM
+    if "face_encoder" in parts:
         others = ALBEDO + values.get("n_exp", RomeConfig.n_exp) + pose_and_camera + LIGHT[0] * LIGHT[1]
-        values["n_shape"] = size(face, "layers.2.weight", 0, "E_flame") - others
-        values["resnet_channels"] = size(face, "encoder.conv1.weight", 0, "E_flame")
+        values["n_shape"] = size("layers.2.weight", 0, "face_encoder") - others
+        values["resnet_channels"] = size("encoder.conv1.weight", 0, "face_encoder")
     return RomeConfig(**values)
 
 

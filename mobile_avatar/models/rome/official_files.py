@@ -62,8 +62,7 @@ def import_official(folder: Path) -> Imported:
     prefix, encoder = face_encoder_inside(core)
     if encoder:
         parts["face_encoder"] = (files[CORE_FILE], encoder)
-    states = {part: state for part, (_, state) in parts.items()}
-    networks = RomeNetworks(detect_config(core, states, str(files[CORE_FILE])), (*CORE, *parts)).eval()
+    networks = RomeNetworks(detect_config(core, parts, files[CORE_FILE]), (*CORE, *parts)).eval()
     state = convert_core(core, networks, str(files[CORE_FILE]))
     for part, (path, tensors) in parts.items():
         state |= convert_part(tensors, networks, part, str(path))
