@@ -59,3 +59,18 @@ def vertex_offsets(moves: Tensor, deforms_mask: Tensor, normals: Tensor) -> Tens
         normals: (B, V, 3), unit vertex normals of the mesh without offsets.
     """
     return torch.tanh(moves) * deforms_mask * normals
+
+
+def with_movable_face(deforms_mask: Tensor, vertex_uv: Tensor, face_map: Tensor, tightness: float) -> Tensor:
+    """The mask (V, 1) of a full model that may also move the face a little (the official notebook: 1e-4).
+
+    Args:
+        deforms_mask: (V, 1).
+        vertex_uv: (V, 2), (x, y) in [-1, 1].
+        face_map: (N, N) in [0, 1] over the texture, the face and its eyes (DECA's `uv_face_eye_mask`).
+        tightness: value of all vertices inside it, those of hair and neck too.
+    """
+    sampled = F.grid_sample(
+        face_map[None, None], vertex_uv[None, :, None], mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return torch.where(sampled[0, 0] > 0.5, tightness, deforms_mask)

@@ -71,6 +71,15 @@ def test_equals_the_official_path(shared, golden, official, mode):
     near(on_white(want["image"], want["mask"])[0], want["render_masked"], 1e-6)
 
 
+@torch.no_grad()
+def test_deformation_equals_the_official_one(shared, official):
+    want = golden_arrays(shared, "03_deformer")
+    rome = Rome(official, golden_head(shared))
+    posed = rome.head(want["deform/shape"], want["deform/exp"], torch.tensor([[0.1, -0.4, 0.05, 0.25, 0.02, -0.03]]))
+    near(posed.vertices, want["deform/vertices"], 1e-6)
+    near(rome.deformation(want["deform/texture"], posed.vertices), want["deform/offsets"], 1e-5)
+
+
 def test_linear_basis_equals_the_official_one(golden, official):
     basis = official.linear_basis
     near(basis(golden["coef"])[0], golden["linear/delta_v"], 1e-6)

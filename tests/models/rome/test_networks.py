@@ -14,7 +14,7 @@ from mobile_avatar.models.rome.config import RomeConfig
 from mobile_avatar.models.rome.encoding import harmonic_encoding
 from mobile_avatar.models.rome.texture_encoder import TextureEncoder
 from mobile_avatar.models.rome.unet import geometry_unet, rendering_unet
-from mobile_avatar.models.rome.vertex_mlp import VertexMlp, vertex_features, vertex_offsets
+from mobile_avatar.models.rome.vertex_mlp import VertexMlp, vertex_features, vertex_offsets, with_movable_face
 from tests.models.rome.official import SMALL
 
 RELEASED = RomeConfig()
@@ -107,6 +107,9 @@ def test_vertex_network_equals_the_official_one(shared):
     near(moves[0], golden["deform/mlp_output"], 1e-5)
     mask, normals = golden["deform/deforms_mask"], golden["deform/vertex_normals"]
     near(vertex_offsets(moves, mask, normals), golden["deform/offsets"], 1e-5)
+    tight = with_movable_face(mask[0], encoding["vertex_uv"], read(shared, "00_model")["uv_face_eye_mask"], 1e-4)
+    assert torch.equal(tight[None], golden["deform_tight/deforms_mask"])
+    near(torch.tanh(moves) * tight, golden["deform_tight/masked_tanh"], 1e-5)
     network.block_2[8].weight *= 40
     near(vertex_offsets(network(features), mask, normals), golden["deform_x40/offsets"], 3e-4)
 
@@ -240,6 +243,14 @@ def test_features_of_vertices():
     near(features[0, :, :2], places * torch.tensor([1.0, 2.0]), 1e-6)
     stretched = places * side / (side - 1)
     near(features[2, :, 2:], torch.cat([stretched, stretched.sin(), stretched.cos()], dim=1), 1e-6)
+
+
+def test_a_movable_face():
+    face = torch.zeros(8, 8)
+    face[:, 4:] = 1
+    mask = torch.tensor([[1.0], [0.0], [1.0], [0.0]])
+    places = torch.tensor([[-0.5, 0.0], [-0.5, 0.3], [0.5, 0.0], [0.5, -0.3]])
+    near(with_movable_face(mask, places, face, 0.25), torch.tensor([[1.0], [0.0], [0.25], [0.25]]), 0)
 
 
 def test_offsets_stay_within_the_normal():
