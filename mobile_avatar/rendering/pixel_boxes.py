@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-PIECE = 4_000_000
+PIECE = 1_000_000
 """Proposals at a time, which bounds the memory; a single box may exceed it."""
 EMPTY = 2**63 - 1
 

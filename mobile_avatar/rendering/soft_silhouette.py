@@ -18,6 +18,8 @@ BLUR_RADIUS = 1e-4
 """Squared distance, in units of the picture that spans [-1, 1], up to which a face matters outside: 0.01 squared."""
 SIGMA = 1e-4
 LAYERS = 10
+MANY = 4_000_000
+"""Faces of pixels that may wait to be sorted, which bounds the memory."""
 SEGMENTS = ((1, 2), (0, 2), (0, 1))
 """Corners at the ends of the edge across from corner 0, 1, 2; where the second end is decides about very short ones."""
 SHORT = 1e-8
@@ -85,10 +87,12 @@ def near_faces(
     check_mesh(vertices, faces, size)
     with torch.no_grad():
         prepared = Corners(vertices, faces)
-        nearest = _Nearest.none(vertices.device, layers)
-        for part, place, column, row in proposals(prepared.boxes(size, sqrt(blur_radius))):
-            face = prepared.take(part)
-            nearest = nearest.with_more(_candidates(prepared, face, part, place, column, row, size, blur_radius))
+        nearest, waiting = _Nearest.none(vertices.device, layers), []
+        for piece in proposals(prepared.boxes(size, sqrt(blur_radius))):
+            waiting.append(_candidates(prepared, piece, size, blur_radius))
+            if sum(len(pixel) for pixel, *_ in waiting) > MANY:
+                nearest, waiting = nearest.with_more(waiting), []
+        nearest = nearest.with_more(waiting)
     distance = _distance(vertices, faces, nearest, size)
     return NearFaces(nearest.pixel, nearest.layer(), nearest.face, distance, len(vertices), size, layers)
 
@@ -113,9 +117,11 @@ class _Nearest:
         """(k,) place of each entry within its pixel."""
         return _places(self.pixel)
 
-    def with_more(self, more: tuple[Tensor, Tensor, Tensor, Tensor]) -> "_Nearest":
-        """The nearest of these and of further faces, which must have higher numbers."""
-        columns = [torch.cat(pair) for pair in zip((self.pixel, self.face, self.edge, self.depth), more, strict=True)]
+    def with_more(self, more: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> "_Nearest":
+        """The nearest of these and of further faces, which must come in ascending order of higher numbers."""
+        columns = [
+            torch.cat(parts) for parts in zip((self.pixel, self.face, self.edge, self.depth), *more, strict=True)
+        ]
         key, order = torch.sort(columns[0] << 31 | columns[3], stable=True)
         order = order.index_select(0, torch.nonzero(_places(key >> 31) < self.layers)[:, 0])
         return _Nearest(*(column.index_select(0, order) for column in columns), self.layers)
@@ -130,16 +136,11 @@ def _places(ascending: Tensor) -> Tensor:
 
 
 def _candidates(
-    prepared: Corners,
-    face: Corners,
-    part: Tensor,
-    place: Tensor,
-    column: Tensor,
-    row: Tensor,
-    size: int,
-    blur_radius: float,
+    prepared: Corners, piece: tuple[Tensor, Tensor, Tensor, Tensor], size: int, blur_radius: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Those proposals that matter: pixel, face, closest edge and bits of the depth, (k,) int64 each."""
+    part, place, column, row = piece
+    face = prepared.take(part)
     inside, edges = face.edges(place, column, row, size)
     # A centre outside is at least as far from the face as from the line of an edge that it lies beyond.
     reach = [sqrt(blur_radius) * torch.hypot(face.x[b] - face.x[a], face.y[b] - face.y[a]) + 1e-6 for a, b in EDGES]
