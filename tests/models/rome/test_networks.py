@@ -164,6 +164,38 @@ def test_convolutions_by_kind():
     assert len(convolutions) == 76 + 26
 
 
+def test_places_of_layers():
+    """What tensor shapes do not tell: which convolutions are standardised, groups of norms, what stands behind what."""
+    with torch.device("meta"):
+        encoder, network = TextureEncoder(RELEASED), rendering_unet(RELEASED)
+    kinds = [type(layer).__name__ for layer in encoder.net[1].main]
+    assert kinds == ["GroupNorm", "ReLU", "StandardisedConv"] * 3 + ["GroupNorm", "ReLU", "Conv2d"]
+    kinds = [type(layer).__name__ for layer in network.encoder[0][0].main]
+    assert kinds == ["StandardisedConv", "GroupNorm", "ReLU"] * 2
+    for layer in (*encoder.modules(), *network.modules(), *rendering_unet(SMALL).modules()):
+        if isinstance(layer, nn.GroupNorm):
+            assert (layer.num_groups, layer.eps) == (min(32, layer.num_channels), 1e-5)
+    order = ["Conv2d", *["Bottleneck", "Bottleneck", "MaxPool2d"] * 3, "Bottleneck", "Bottleneck"]
+    order += [*["Bottleneck", "Bottleneck", "Upsample"] * 3, "Bottleneck", "Bottleneck", "GroupNorm", "ReLU", "Conv2d"]
+    assert [type(layer).__name__ for layer in encoder.net] == order
+
+
+@torch.no_grad()
+def test_skips_come_behind_what_is_up_sampled():
+    torch.manual_seed(0)
+    network, seen = rendering_unet(SMALL).eval(), {}
+    for name in ("encoder.2", "encoder.3", "decoder.0"):
+        part = network.get_submodule(name)
+        part.register_forward_hook(lambda _, given, output, name=name: seen.update({name: (given[0], output)}))
+    network(torch.randn(1, 47, 16, 16))
+    given, _ = seen["decoder.0"]
+    deep, skip = seen["encoder.3"][1], seen["encoder.2"][1]
+    assert torch.equal(given[:, : deep.shape[1]], deep.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert torch.equal(given[:, deep.shape[1] :], skip)
+    below = seen["encoder.3"][0]
+    assert torch.equal(below, skip.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).amax((3, 5)))
+
+
 def test_released_keys_and_kinds(shared):
     """Every name, shape and kind of convolution of the released networks."""
     facts = json.loads((shared / "specs/rome_state_dict.json").read_text())
