@@ -69,7 +69,9 @@ def test_the_texture_space_map_is_the_official_one(shared):
     near(features[:, :, ::2, ::2], want["unet_input_every_2nd"], 1e-4)
 
 
-@pytest.mark.parametrize(("mode", "texture", "normals"), [("full", 1e-2, 1e-3), ("linear", 1e-3, 1e-4)])
+@pytest.mark.parametrize(
+    ("mode", "texture", "normals"), [("full", 1e-2, 1e-3), ("linear", 1e-3, 1e-4), ("linear_mobile", 1e-3, 1e-4)]
+)
 def test_features_of_the_whole_path_are_the_official_ones(shared, mode, texture, normals):
     head, want = golden_head(shared), golden_arrays(shared, "11_linear_path")
     projected = want[f"{mode}/vertices_proj"] + torch.tensor([0, 0, 2 * DEPTH])
