@@ -62,3 +62,13 @@ def uncrop_camera(camera: Tensor, box: Tensor) -> Tensor:
     left, top, side = box.unbind(1)
     whole = scale * side
     return torch.stack((whole, x + 1 / scale + (2 * left - 1) / whole, y - 1 / scale - (2 * top - 1) / whole), dim=1)
+
+
+def fit_camera(points: Tensor, positions: Tensor) -> Tensor:
+    """The cameras (n, 3) that see points (n, k, 3) closest to positions (n, k, 2) in the picture: least squares."""
+    flat = points[..., :2] * points.new_tensor([1.0, -1.0])
+    middle, target = flat.mean(1), positions.mean(1)
+    spread, wanted = flat - middle[:, None], positions - target[:, None]
+    scale = (spread * wanted).sum((1, 2)) / (spread * spread).sum((1, 2))
+    x, y = (target / scale[:, None] - middle).unbind(1)
+    return torch.stack((scale, x, -y), dim=1)
