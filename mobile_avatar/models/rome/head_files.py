@@ -130,14 +130,19 @@ def _read_flame(path: Path) -> dict[str, Tensor]:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     data = read_bytes(path, FLAME_LIMIT, FLAME_EXPECTED)
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > FLAME_LIMIT:
-            raise ValueError(f"it unpacks to {unpacked // MIB} MiB")
+        _check_unpacked(data, FLAME_LIMIT)
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files if name in FLAME_ARRAYS}
     except Exception as error:  # numpy and zipfile have no common error
         raise BadInput(f"{path} is not a readable .npz file ({first_line(error)}); pass {FLAME_EXPECTED}") from error
+
+
+def _check_unpacked(data: bytes, limit: int) -> None:
+    """ValueError when the archive `data` would take more than `limit` bytes of memory."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > limit:
+        raise ValueError(f"it unpacks to {unpacked // MIB} MiB")
 
 
 def _numbers(value: Any, path: Path, name: str, kinds: str, expected: str) -> Tensor:
@@ -145,7 +150,8 @@ def _numbers(value: Any, path: Path, name: str, kinds: str, expected: str) -> Te
     if not isinstance(value, np.ndarray) or value.dtype.kind not in kinds:
         found = f"{value.dtype} numbers" if isinstance(value, np.ndarray) else type(value).__name__
         raise BadInput(f"{path}: {name} holds {found}, which it should not; pass {expected}")
-    return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32 if kinds == "f" else np.int64))
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and `HeadModel` refuses that
+        return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32 if kinds == "f" else np.int64))
 
 
 def _parents(table: Tensor) -> tuple[int, ...]:
@@ -158,6 +164,8 @@ def _read_tensor(path: Path, shape: tuple[int | None, ...], dtype: torch.dtype) 
     expected = f"{path.name} of {ROME}"
     data = read_bytes(path, FILE_LIMIT, expected)
     try:
+        if data.startswith(b"PK"):
+            _check_unpacked(data, FILE_LIMIT)
         value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file raises whatever its bytes happen to mean
         raise BadInput(f"{path} is not a readable tensor file ({first_line(error)}); pass {expected}") from error
@@ -167,6 +175,8 @@ def _read_tensor(path: Path, shape: tuple[int | None, ...], dtype: torch.dtype) 
     if value.dim() != len(shape) or any(n not in (None, m) for n, m in zip(shape, value.shape, strict=True)):
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
         raise BadInput(f"{path} has the shape {tuple(value.shape)}, expected ({wanted}); pass {expected}")
+    if value.numel() * value.element_size() > FILE_LIMIT:  # a few numbers, repeated by strides of 0
+        raise BadInput(f"{path} unfolds to more than {FILE_LIMIT // MIB} MiB; pass {expected}")
     if value.is_floating_point() and not value.isfinite().all():
         raise BadInput(f"{path} holds NaN or infinity; pass {expected}")
     return value

@@ -103,8 +103,9 @@ class HeadModel:
     """How messages call it."""
 
     def __post_init__(self) -> None:
-        if self.parents[:1] != (-1,) or any(not 0 <= p < i for i, p in enumerate(self.parents) if i):
-            raise BadInput(f"{self.source}: joints {self.parents} are not a tree with its root first")
+        tree = self.parents[:1] == (-1,) and all(0 <= p < i for i, p in enumerate(self.parents) if i)
+        if not tree or len(self.parents) < 3:
+            raise BadInput(f"{self.source}: joints {self.parents} are not a tree of root, neck, jaw and others")
         sizes = {"v": self.template.shape[0], "j": len(self.parents)}
         sizes["9(j-1)"] = 9 * (sizes["j"] - 1)
         for name, dims in SHAPES.items():

@@ -116,7 +116,12 @@ class _Tensor(_StandIn):
 def _storage(raw: Any) -> np.ndarray:
     import torch
 
-    storage = torch.load(io.BytesIO(_bytes(raw)), map_location="cpu", weights_only=True)
+    data = _bytes(raw)
+    if data.startswith(b"PK"):
+        raise _Refused(
+            "holds a torch tensor in an archive"
+        )  # tensors inside pickles never are, and archives can inflate
+    storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     tensor = torch.empty(0, dtype=storage.dtype).set_(storage)
     return tensor.numpy()
 
@@ -168,6 +173,7 @@ _NAMES = {
     "chumpy.reordering Select": _Selection,
     "scipy.sparse.csc csc_matrix": _SparseColumns,
     "scipy.sparse._csc csc_matrix": _SparseColumns,
+    "torch._utils _rebuild_tensor": _Tensor,
     "torch._utils _rebuild_tensor_v2": _Tensor,
     "torch.storage _load_from_bytes": _storage,
     "copy_reg _reconstructor": _reconstructor,

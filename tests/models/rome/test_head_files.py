@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import re
+import zipfile
 from dataclasses import fields
 
 import numpy as np
@@ -213,6 +214,14 @@ def test_damage_is_one_sentence(files):
     assert "short.pkl is not a readable pickle" in refusal(load, files, "short.pkl")
 
 
+def bomb():
+    """A small archive that grows."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(64 * 2**20))
+    return stream.getvalue()
+
+
 def saved(value):
     stream = io.BytesIO()
     torch.save(value, stream)
@@ -226,6 +235,8 @@ def saved(value):
         ("faces_v2.pth", saved(random_head().faces[None].int()), "holds torch.int32 instead of torch.int64"),
         ("faces_v2.pth", saved([1, 2]), "holds list instead of"),
         ("faces_v2.pth", saved(random_head().faces[None] + 1), "faces has numbers outside 0..47"),
+        ("faces_v2.pth", saved(torch.zeros(1, dtype=torch.int64).expand(1, 10**8, 3)), "unfolds to more than 16 MiB"),
+        ("faces_v2.pth", bomb(), "it unpacks to 64 MiB"),
         ("uvfaces_v2.pth", saved(random_head().faces[None, 1:]), "uv_faces is (69, 3)"),
         ("vertex_uvcoords.pth", saved(torch.zeros(1, 48, 2)), "does not belong to vertex_uvcoords.pth"),
         ("mean_deform.pt", saved(torch.ones(48, 3)), "moves 24 vertices outside hair and neck"),
