@@ -7,7 +7,7 @@ from mobile_avatar.rendering.mesh_normals import SHORTEST
 
 
 class IncidentFaces(nn.Module):
-    """`mesh_normals.vertex_normals`, but every vertex looks its faces up in a table instead of faces adding to vertices.
+    """`mesh_normals.vertex_normals`, but vertices look their faces up in a table instead of faces adding to vertices.
 
     A table as wide as the busiest vertex would be mostly padding where one vertex, like the crown of a head, has dozens
     of faces. So faces are gathered in groups, and groups by vertices: two tables about as wide as the root of that.

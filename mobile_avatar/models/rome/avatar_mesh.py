@@ -1,8 +1,8 @@
 """The mesh of one person per frame: everything that never changes is a constant, what remains fits any runtime.
 
-Vertices are those that a GPU draws: where the texture is cut open, a vertex of the head model becomes two with their own
-places in the texture, so that one index buffer serves positions and places. The constants are laid out in that order, so
-the doubling costs nothing per frame.
+Vertices are those that a GPU draws: where the texture is cut open, a vertex of the head model becomes two with their
+own places in the texture, so that one index buffer serves positions and places. The constants are laid out in that
+order, so the doubling costs nothing per frame.
 """
 
 import math
@@ -21,8 +21,8 @@ TERMS = 10  # of the series in `rotation_series`: exact to float rounding up to 
 def rotation_series(axis_angle: Tensor) -> Tensor:
     """Axis-angle (n, 3) in radians, at most 4 long -> what the rotation adds to the identity (n, 3, 3).
 
-    Rodrigues' formula as two polynomials in the squared angle: no sine, no square root and no division, which would need
-    a case for zero and some of which mobile runtimes lack or compute roughly.
+    Rodrigues' formula as two polynomials in the squared angle: no sine, no square root and no division, which would
+    need a case for zero and some of which mobile runtimes lack or compute roughly.
     """
     x, y, z = axis_angle.split(1, dim=1)
     xx, yy, zz = x * x, y * y, z * z

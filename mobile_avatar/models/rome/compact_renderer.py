@@ -1,8 +1,8 @@
 """The rendering network for phones: what the U-Net of 98 GMAC does, learned by one of 2.6.
 
-It reads what the GPU's draw call leaves behind, without any encoding: 8 channels of neural texture, 3 of normals and the
-coverage. Plain 3x3 convolutions, batch norms that fold away, ReLU, additions and nearest up-sampling: operators that every
-mobile runtime has, and no statistics at run time.
+It reads what the GPU's draw call leaves behind, without any encoding: 8 channels of neural texture, 3 of normals and
+the coverage. Plain 3x3 convolutions, batch norms that fold away, ReLU, additions and nearest up-sampling: operators
+that every mobile runtime has, and no statistics at run time.
 """
 
 import copy
@@ -81,8 +81,8 @@ class Residual(nn.Module):
 class CompactRenderer(nn.Module):
     """Feature image -> picture and mask.
 
-    Four levels. On the way up a convolution halves the channels before the up-sampling, where it costs a quarter, and the
-    skip is added instead of concatenated.
+    Four levels. On the way up a convolution halves the channels before the up-sampling, where it costs a quarter, and
+    the skip is added instead of concatenated.
     """
 
     def __init__(self, config: CompactConfig) -> None:
@@ -103,8 +103,12 @@ class CompactRenderer(nn.Module):
         self.to_colours = nn.Conv2d(full, COLOURS, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, 12, S, S): texture times coverage (8, unbounded), normals in head space (3, in [-1, 1]), coverage (0 or 1),
-        all 0 off the mesh -> (B, 4, S, S) in [0, 1]: RGB, not multiplied by the mask, and the mask."""
+        """Feature images -> RGB, not multiplied by the mask, and the mask: (B, 4, S, S) in [0, 1].
+
+        Args:
+            features: (B, 12, S, S): texture times coverage (8, unbounded), normals in head space (3, in [-1, 1]) and
+                coverage (0 or 1); all 0 off the mesh.
+        """
         skips = [self.stem(features)]
         for step in self.down:
             skips.append(step(skips[-1]))

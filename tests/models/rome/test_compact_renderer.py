@@ -17,6 +17,8 @@ def lively(config: CompactConfig = TINY) -> CompactRenderer:
     torch.manual_seed(0)
     network = CompactRenderer(config).eval()
     for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 2)
             nn.init.normal_(module.bias, 0, 0.3)
