@@ -19,12 +19,12 @@ from mobile_avatar.data.synthetic.geometry import (
     HINGE,
     JAW_ANGLE,
     PIVOT,
-    _fields,
     bust_sheet,
     ear_sheet,
     head_surface,
     rotate,
     sample_surface,
+    surface_fields,
 )
 from mobile_avatar.data.synthetic.identity import SHAPE_FIELDS, Identity, draw_identities
 from mobile_avatar.data.synthetic.template import CENTRE
@@ -170,7 +170,7 @@ def _turns(pose: Tensor) -> Tensor:
 
 def _skin_weights(plan: RigLayout) -> Tensor:
     """(v, 5): the head follows jaw and neck, the bust neck and root, the ears the neck."""
-    jaw_field = _fields("cpu")[2]
+    jaw_field = surface_fields("cpu")[2]
     jaw = sample_surface(jaw_field[None, :, :, None], plan.head_chart[None])[0, :, 0] * plan.fading
     t = ((plan.bust_chart[:, 1] - 3.0) / (1.6 - 3.0)).clamp(0, 1)
     follow = t * t * (3 - 2 * t)
