@@ -5,7 +5,6 @@ the coverage. Plain 3x3 convolutions, batch norms that fold away, ReLU, addition
 that every mobile runtime has, and no statistics at run time.
 """
 
-import copy
 import dataclasses
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobile_avatar.errors import BadInput
+from mobile_avatar.models.rome.batch_norms import fold_batch_norms
 
 TEXTURE, NORMALS, COVERAGE = 8, 3, 1
 """Channels of the feature image, in this order: three RGBA render targets."""
@@ -63,7 +63,7 @@ class CompactConfig:
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    """3x3 and batch norm, which `CompactRenderer.fold` merges."""
+    """3x3 and batch norm, which `fold_batch_norms` merges."""
     return [nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs)]
 
 
@@ -117,26 +117,11 @@ class CompactRenderer(nn.Module):
             x = step(F.relu(F.interpolate(narrow(x), scale_factor=2.0, mode="nearest") + skip))
         return torch.sigmoid(self.to_colours(x))
 
-    @torch.no_grad()
     def fold(self) -> "CompactRenderer":
-        """A copy for inference: batch norms merged into the convolutions in front of them; equal up to rounding.
-
-        Folding is for good: the copy is not trained further.
-        """
-        folded = copy.deepcopy(self).eval().requires_grad_(False)
-        for module in list(folded.modules()):
-            if isinstance(module, nn.Sequential):
-                _fold_pairs(module)
-        return folded
+        """A copy for inference, see `fold_batch_norms`."""
+        return fold_batch_norms(self)
 
     @classmethod
     def folded(cls, config: CompactConfig) -> "CompactRenderer":
         """The structure that `fold` gives, to load folded weights into."""
         return cls(config).fold()
-
-
-def _fold_pairs(layers: nn.Sequential) -> None:
-    for i, (layer, norm) in enumerate(zip(list(layers), list(layers)[1:], strict=False)):
-        if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            layers[i] = torch.nn.utils.fuse_conv_bn_eval(layer, norm)
-            layers[i + 1] = nn.Identity()

@@ -33,7 +33,7 @@ def test_folding_changes_nothing_and_leaves_no_norm() -> None:
     with torch.no_grad():
         expected = network(features)
     assert expected.std(dim=(2, 3)).min() > 0.01
-    torch.testing.assert_close(folded(features), expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(folded(features), expected, atol=5e-5, rtol=0)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules()), "the original was changed"
 
