@@ -51,6 +51,8 @@ class RomeConfig:
     """ResNet-50 regressors: channels of the stem, 64 in the standard network."""
     mobilenet_width: float = 1.0
     """MobileNetV2 regressor: factor on all widths, 1 in the standard network."""
+    photo_shape: bool = False
+    """The basis regressor also gives the shape, behind the basis' coefficients (thesis); released: DECA's does."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.image_size <= LARGEST or self.image_size % 2 ** (LEVELS - 1):

@@ -127,13 +127,19 @@ class Rome(nn.Module):
             keypoints: (n, 68, 2) of the aligned photo in [-1, 1].
         """
         texture = self.networks.part("texture_encoder")(photo, matte)
-        return Person(texture, self.face_codes(photo, keypoints).shape, self.linear_offsets(photo))
+        shape, offsets = self.linear_codes(photo)
+        return Person(texture, self.face_codes(photo, keypoints).shape if shape is None else shape, offsets)
 
-    def linear_offsets(self, photo: Tensor) -> Tensor | None:
-        """Offsets (n, v, 3) from aligned photos (n, 3, S, S); None in the full mode."""
+    def linear_codes(self, photo: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Shape (n, n_shape) and offsets (n, v, 3) that the linear modes read off aligned photos (n, 3, S, S).
+
+        Both are None in the full mode, and the shape also where the regressor gives none (`photo_shape`).
+        """
         if not self.mode.linear:
-            return None
-        return self.networks.part("linear_basis")(self.networks.part("basis_regressor")(photo))
+            return None, None
+        values = self.networks.part("basis_regressor")(photo)
+        coefficients, shape = values.split([self.config.n_basis, values.shape[1] - self.config.n_basis], dim=1)
+        return shape if self.config.photo_shape else None, self.networks.part("linear_basis")(coefficients)
 
     def face_codes(self, images: Tensor, keypoints: Tensor) -> FaceCodes:
         """All codes of pictures (n, 3, S, S) with keypoints (n, 68, 2) in [-1, 1]; the camera is the picture's."""

@@ -40,8 +40,11 @@ class FaceCodes(FrameCodes):
 
 
 def basis_regressor(config: RomeConfig) -> ResNet50:
-    """Aligned photo (B, 3, S, S) in [0, 1] -> coefficients (B, n_basis) of the linear basis, once per avatar."""
-    return ResNet50(config.n_basis, config.resnet_channels)
+    """Aligned photo (B, 3, S, S) in [0, 1] -> coefficients (B, n_basis) of the linear basis, once per avatar.
+
+    With `photo_shape` n_shape coefficients of the head's shape follow.
+    """
+    return ResNet50(config.n_basis + config.n_shape * config.photo_shape, config.resnet_channels)
 
 
 def frame_regressor(config: RomeConfig) -> MobileNetV2:
