@@ -1,7 +1,7 @@
 """Training of the mesh avatar: all networks of ROME's full mode, from single pictures with masks.
 
-No loss sees a true mesh. What moves vertices is the outline of the head and of the whole person, and the pictures that
-the moved mesh gives.
+No loss sees a true mesh. What moves vertices is the outline of the head and of the whole person; the pictures train the
+neural texture and what makes pictures of it.
 """
 
 from pathlib import Path
@@ -36,7 +36,8 @@ from mobile_avatar.training.rome_losses import (
     silhouette_loss,
 )
 from mobile_avatar.training.rome_options import RomeTrainOptions, preset_config
-from mobile_avatar.training.rome_sheet import SHEET_FRAMES, SHEET_PEOPLE, draw, write_rome_sheet
+from mobile_avatar.training.rome_person import draw
+from mobile_avatar.training.rome_sheet import SHEET_FRAMES, SHEET_PEOPLE, write_rome_sheet
 from mobile_avatar.training.run import Run
 from mobile_avatar.training.step import Step, trained
 

@@ -82,14 +82,14 @@ class RomeTrainOptions:
     """Linear: the same of the regressor of a frame."""
     basis_people: int = 300
     """Linear: people behind the basis."""
-    lr: float = 5e-4
-    """Adam's peak learning rate; officially 1e-4, for networks sixteen times as large."""
+    lr: float = 1e-3
+    """Adam's peak learning rate; officially 1e-4, for networks sixteen times as wide."""
     beta1: float = 0.9
     """Adam's first beta; officially 0, for the sake of a discriminator."""
     schedule: str = "cosine"
     """A key of SCHEDULES."""
-    clip_norm: float = 1.0
-    """Largest norm of a network's gradient; 0 for any."""
+    clip_norm: float = 0.0
+    """Largest norm of a network's gradient; 0 for any: standardised weights have gradients of any size."""
     ema: float = 0.995
     """How much of the averaged weights stays per step."""
     standing_batches: int = 50

@@ -8,28 +8,14 @@ from torch import Tensor
 
 from mobile_avatar.images import to_uint8, write_png
 from mobile_avatar.models.rome.camera import project, turn
-from mobile_avatar.models.rome.model import FRONT, Frame, Person, Rome
+from mobile_avatar.models.rome.model import FRONT, Rome
 from mobile_avatar.rendering.mesh_normals import vertex_normals
 from mobile_avatar.rendering.rasterize import rasterize
 from mobile_avatar.training.rome_heads import RomeClips
+from mobile_avatar.training.rome_person import draw
 
 SHEET_PEOPLE, SHEET_FRAMES = 4, 2
 COLUMNS = ("photo", "goal", "textured mesh", "rendered", "mask", "normals", "normals of the bare head")
-
-
-def draw(model: Rome, clips: RomeClips) -> Frame:
-    """All frames (b * n) of people as their first frames show them.
-
-    In the full mode the shape is the one given, as a face encoder's would be; linear modes read it off the photo where
-    they can.
-    """
-    frames = clips.images.shape[1]
-    photo, matte = clips.source()
-    texture = model.networks.part("texture_encoder")(photo, matte)
-    shape, offsets = model.linear_codes(photo)
-    person = Person(texture, clips.shape if shape is None else shape, offsets)
-    repeated = (None if part is None else part.repeat_interleave(frames, 0) for part in vars(person).values())
-    return model(Person(*repeated), clips.codes())
 
 
 @torch.no_grad()

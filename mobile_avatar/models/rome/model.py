@@ -185,8 +185,11 @@ class Rome(nn.Module):
 
     def forward(self, person: Person, codes: FrameCodes) -> Frame:
         """Render n frames of one person, or of n."""
-        person = person.repeated(codes.pose.shape[0])
-        mesh = self.mesh(person, codes)
+        return self.render(person, self.mesh(person, codes))
+
+    def render(self, person: Person, mesh: Mesh) -> Frame:
+        """The second half of `forward`: pictures of n meshes of one person, or of n."""
+        person = person.repeated(mesh.projected.shape[0])
         front = mesh.projected + mesh.projected.new_tensor([0, 0, FRONT])
         maps = mesh_maps(front, mesh.vertices, self.faces, self.uv, self.uv_faces, self.config.image_size)
         features = image_features(person.texture, maps.uv, maps.normals, maps.mask, self.config.octaves)
