@@ -133,13 +133,19 @@ def _regressors(start: RomeNetworks, options: RomeTrainOptions, middle: Tensor) 
             network.load_state_dict(start.part(name).state_dict())
         elif path is not None:
             load_torchvision(network, Path(path))
-    if "frame_regressor" not in start.parts:
-        with torch.no_grad():
+    # Training begins with the mean of everything.
+    with torch.no_grad():
+        if "basis_regressor" not in start.parts:
+            networks.basis_regressor.fc.weight.zero_()
+            networks.basis_regressor.fc.bias.zero_()
+        if "frame_regressor" not in start.parts:
             networks.frame_regressor.classifier[1].bias.copy_(middle)
     return networks.requires_grad_(True)
 
 
-def train_linear(options: RomeTrainOptions, folder: Path, resume: bool, start: RomeNetworks) -> RomeNetworks:
+def train_linear(
+    options: RomeTrainOptions, folder: Path, resume: bool, start: RomeNetworks, earlier: str = ""
+) -> RomeNetworks:
     """Fit the basis and train both regressors; returns all networks of both modes in eval mode.
 
     `weights.safetensors` in the folder holds them from the first contact sheet on, with the averaged regressors.
@@ -149,6 +155,7 @@ def train_linear(options: RomeTrainOptions, folder: Path, resume: bool, start: R
         folder: of the run; the basis is kept there.
         resume: go on from the folder's checkpoint if there is one.
         start: the full model; regressors that it has already are trained further.
+        earlier: what it was trained on.
 
     Raises:
         BadInput: options, data or folder do not fit; CheckFailed: the numbers became NaN or Inf.
@@ -169,14 +176,18 @@ def train_linear(options: RomeTrainOptions, folder: Path, resume: bool, start: R
     batches, run = Batches(pool, options), Run(folder, options, training, resume)
     held_out = unseen_clips(config.image_size, SHEET_PEOPLE, SHEET_FRAMES, device) if is_first() else None
     whole = RomeNetworks(config, CORE + LINEAR).eval().requires_grad_(False)
-    whole.load_state_dict({k: v for k, v in start.state_dict().items() if k.split(".")[0] in CORE}, strict=False)
+    for name in CORE:
+        whole.part(name).load_state_dict(start.part(name).state_dict())
     whole.linear_basis.load_state_dict(basis.state_dict())
     whole.to(device)
 
+    def keep(state: dict[str, Tensor]) -> None:
+        whole.load_state_dict(whole.state_dict() | state)
+        save_weights(whole, Path(folder) / WEIGHTS_FILE, facts(options, run.step, earlier))
+
     def sheet(path: Path) -> None:
-        whole.load_state_dict(run.average, strict=False)
+        keep(run.average)
         write_rome_sheet(path, Rome(whole, head, "linear_mobile").to(device), held_out)
-        save_weights(whole, Path(folder) / WEIGHTS_FILE, facts(options, run.step))
 
     run.loop(Step(objective, list(training.values()), device), batches, sheet)
     networks.load_state_dict(run.average)
@@ -185,5 +196,6 @@ def train_linear(options: RomeTrainOptions, folder: Path, resume: bool, start: R
         lambda number: objective(batches.read(number, Stream.STATISTICS), 0),
         min(options.standing_batches, options.steps),
     )
-    whole.load_state_dict(networks.state_dict(), strict=False)
+    if is_first():
+        keep(networks.state_dict())
     return whole.cpu()

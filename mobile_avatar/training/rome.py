@@ -133,7 +133,7 @@ WEIGHT_OF = {"matching": "feature_matching", "discriminator": "adversarial"}
 
 
 def train_rome(
-    options: RomeTrainOptions, folder: Path, resume: bool, start: RomeNetworks | None = None
+    options: RomeTrainOptions, folder: Path, resume: bool, start: RomeNetworks | None = None, earlier: str = ""
 ) -> RomeNetworks:
     """Train all networks of the full mode; returns the averaged ones in eval mode.
 
@@ -144,6 +144,7 @@ def train_rome(
         folder: of the run.
         resume: go on from the folder's checkpoint if there is one.
         start: earlier networks to go on from instead of random weights.
+        earlier: what they were trained on.
 
     Raises:
         BadInput: options, data or folder do not fit; CheckFailed: the numbers became NaN or Inf.
@@ -171,7 +172,7 @@ def train_rome(
     def sheet(path: Path) -> None:
         averaged.load_state_dict(run.average)
         write_rome_sheet(path, Rome(averaged, head).to(options.device), held_out)
-        save_weights(averaged, Path(folder) / WEIGHTS_FILE, facts(options, run.step))
+        save_weights(averaged, Path(folder) / WEIGHTS_FILE, facts(options, run.step, earlier))
 
     run.loop(Step(objective, list(training.values()), options.device), batches, sheet)
     averaged.load_state_dict(run.average)
@@ -185,8 +186,8 @@ def _fresh(options: RomeTrainOptions, head: HeadModel) -> RomeNetworks:
     return networks
 
 
-def facts(options: RomeTrainOptions, steps: int, earlier: str = "") -> dict[str, str]:
-    """Where weights come from, for their file."""
+def facts(options: RomeTrainOptions, steps: int, earlier: str) -> dict[str, str]:
+    """Where weights come from, for their file: this run so far, behind what was `earlier`."""
     data = f"synthetic heads, {options.identities} people x {options.frames} frames"
     line = f"{data}, {steps} steps of {options.batch_size} ({options.stage})"
     return {"license": "Apache-2.0", "trained_on": "; ".join(filter(None, (earlier, line)))}

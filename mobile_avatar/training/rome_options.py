@@ -7,6 +7,7 @@ import torch
 from mobile_avatar.errors import BadInput
 from mobile_avatar.models.rome.config import RomeConfig
 from mobile_avatar.models.rome.head_model import HeadModel
+from mobile_avatar.models.rome.presets import PRESETS
 from mobile_avatar.training.options import FROM_WEIGHTS, SCHEDULES
 
 STAGES = ("rome", "linear-rome")
@@ -15,29 +16,6 @@ DATA = ("synthetic",)
 FRESH_PRESET = "small"
 SEEN = 25
 """How often a person of the pool is seen by default."""
-
-PRESETS: dict[str, dict[str, object]] = {
-    # Trains on two CPU cores.
-    "small": {
-        "image_size": 64,
-        **dict.fromkeys(("tex_channels", "geom_channels", "img_channels"), 8),
-        **dict.fromkeys(("tex_max_channels", "geom_max_channels", "img_max_channels"), 64),
-        "geom_outputs": 16,
-        "mlp_channels": 64,
-        "resnet_channels": 16,
-        "mobilenet_width": 0.5,
-    },
-    # One small GPU, or a night of CPU.
-    "medium": {
-        "image_size": 128,
-        **dict.fromkeys(("tex_channels", "geom_channels", "img_channels"), 16),
-        **dict.fromkeys(("tex_max_channels", "geom_max_channels", "img_max_channels"), 128),
-        "mlp_channels": 128,
-        "resnet_channels": 32,
-    },
-    # Khakhulin et al., as released.
-    "released": {},
-}
 
 
 def preset_config(preset: str, head: HeadModel) -> RomeConfig:
