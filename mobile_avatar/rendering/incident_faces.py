@@ -75,6 +75,6 @@ def _rows(table: Tensor, rows: Tensor) -> Tensor:
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
-    ax, ay, az = a.split(1, dim=1)
-    bx, by, bz = b.split(1, dim=1)
+    ax, ay, az = a[:, 0:1], a[:, 1:2], a[:, 2:3]
+    bx, by, bz = b[:, 0:1], b[:, 1:2], b[:, 2:3]
     return torch.cat((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx), dim=1)

@@ -9,41 +9,35 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from mobile_avatar.models.rome.head_model import HeadModel
 from mobile_avatar.models.rome.parametric import JAW
 from mobile_avatar.rendering.incident_faces import IncidentFaces
 
 TURN = 9  # entries of a rotation matrix
+CROSS = [[0, 0, 0], [0, 0, -1], [0, 1, 0], [0, 0, 1], [0, 0, 0], [-1, 0, 0], [0, -1, 0], [1, 0, 0], [0, 0, 0]]
+"""These times (x, y, z) are the matrix K of the cross product, row by row."""
 TERMS = 10  # of the series in `rotation_series`: exact to float rounding up to an angle of 4
 
 
 def rotation_series(axis_angle: Tensor) -> Tensor:
     """Axis-angle (n, 3) in radians, at most 4 long -> what the rotation adds to the identity (n, 3, 3).
 
-    Rodrigues' formula as two polynomials in the squared angle: no sine, no square root and no division, which would
-    need a case for zero and some of which mobile runtimes lack or compute roughly.
+    Rodrigues' formula a K + b K K, with a and b as polynomials in the squared angle: no sine, no square root and no
+    division, which would need a case for zero and some of which mobile runtimes lack or compute roughly. Nested, so that
+    all factors are numbers of half precision too.
     """
-    x, y, z = axis_angle.split(1, dim=1)
-    xx, yy, zz = x * x, y * y, z * z
-    squared = xx + yy + zz
-    sine, cosine = _series(squared, 1), _series(squared, 2)
-    xy, xz, yz = cosine * (x * y), cosine * (x * z), cosine * (y * z)
-    x, y, z = sine * x, sine * y, sine * z
-    entries = (
-        -cosine * (yy + zz), xy - z, xz + y,
-        xy + z, -cosine * (xx + zz), yz - x,
-        xz - y, yz + x, -cosine * (xx + yy),
-    )  # fmt: skip
-    return torch.cat(entries, dim=1).view(-1, 3, 3)
-
-
-def _series(squared: Tensor, start: int) -> Tensor:
-    """Sum of (-t)^k / (2k + start)!: sin(a) / a for 1 and (1 - cos(a)) / a^2 for 2, t the squared angle."""
-    value = torch.full_like(squared, 1 / math.factorial(2 * TERMS - 2 + start))
-    for k in reversed(range(TERMS - 1)):
-        value = 1 / math.factorial(2 * k + start) - value * squared
-    return value
+    squared = (axis_angle * axis_angle).sum(1, keepdim=True)
+    # a = sin(t) / t = 1 - t^2 / (2 3) (1 - t^2 / (4 5) (..)); 2 b = 2 (1 - cos(t)) / t^2 = 1 - t^2 / (3 4) (1 - ..)
+    steps = [[-1 / (2 * k * (2 * k + 1)), -1 / ((2 * k + 1) * (2 * k + 2))] for k in range(1, TERMS)]
+    one, factors = squared.new_tensor([[1.0, 1.0]]), squared.new_tensor(steps)
+    series = squared * factors[-1:] + one
+    for k in reversed(range(TERMS - 2)):
+        series = squared * factors[k : k + 1] * series + one
+    cross = linear(axis_angle, axis_angle.new_tensor(CROSS), axis_angle.new_zeros(TURN)).view(-1, 3, 3)
+    sine, cosine = series[:, :1, None], series[:, 1:, None] * 0.5
+    return sine * cross + cosine * (cross @ cross)
 
 
 def render_vertices(faces: Tensor, uv_faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,10 +70,10 @@ class AvatarMesh(nn.Module):
         shapes = {
             "neutral": (vertices, 3),  # template and shape
             "offsets": (vertices, 3),  # of hair and shoulders, added after posing
-            "blend": (expressions + TURN, 3 * vertices),  # expressions, then corrections of the jaw
+            "blend": (3 * vertices, expressions + TURN),  # expressions, then corrections of the jaw
             "jaw_weight": (vertices, 1),
             "joints": (2, 3),  # root and jaw of the neutral head
-            "joint_blend": (expressions, 6),  # how expressions move them
+            "joint_blend": (6, expressions),  # how expressions move them
             "uv": (vertices, 2),
         }
         for name, shape in shapes.items():
@@ -110,10 +104,10 @@ class AvatarMesh(nn.Module):
         state = {
             "neutral": neutral[vertex],
             "offsets": offsets[0][vertex],
-            "blend": blend.flatten(0, 1).T.contiguous(),
+            "blend": blend.flatten(0, 1),
             "jaw_weight": head.skin_weights[vertex][:, jaw].sum(1, keepdim=True),
             "joints": both @ neutral,
-            "joint_blend": moves.flatten(1),
+            "joint_blend": moves.flatten(1).T.contiguous(),
             "uv": head.uv[place],
             "vertex": vertex.to(torch.int32),
             "corners": corners.to(torch.int32),
@@ -137,18 +131,19 @@ class AvatarMesh(nn.Module):
             positions (1, w, 3): x and y in the picture [-1, 1], y down; z, smaller is nearer, around 0.
             normals (1, w, 3) in head space, unit.
         """
-        expression, whole, jaw, camera = codes.split((self.expressions, 3, 3, 3), dim=1)
-        bend = rotation_series(jaw)
-        drivers = torch.cat((expression, bend.view(1, TURN)), dim=1)
-        posed = self.neutral + (drivers @ self.blend).view(1, -1, 3)
-        root, hinge = (self.joints.view(1, 6) + expression @ self.joint_blend).view(1, 2, 3).split(1, dim=1)
-        posed = posed + self.jaw_weight * ((posed - hinge) @ bend.transpose(1, 2))
+        e = self.expressions
+        expression, camera = codes[:, :e], codes[:, None, e + 6 :]
+        turns = rotation_series(codes[:, e : e + 6].reshape(2, 3))
+        whole, jaw = turns[:1], turns[1:]
+        drivers = torch.cat((expression, jaw.reshape(1, TURN)), dim=1)
+        posed = linear(drivers, self.blend, self.neutral.flatten()).view(1, -1, 3)
+        joints = linear(expression, self.joint_blend, self.joints.flatten()).view(1, 2, 3)
+        posed = posed + self.jaw_weight * ((posed - joints[:, 1:]) @ jaw.transpose(1, 2))
         vertices = posed + self.offsets
-        turned = vertices + (vertices - root) @ rotation_series(whole).transpose(1, 2)
-        scale, shift = camera.view(1, 1, 3).split((1, 2), dim=2)
-        x, y, z = turned.split(1, dim=2)
-        right, up = shift.split(1, dim=2)
-        positions = torch.cat((scale * (x + right), -scale * (y + up), -scale * z), dim=2)
+        turned = vertices + (vertices - joints[:, :1]) @ whole.transpose(1, 2)
+        # The picture's y goes down and its z away from the viewer; the camera moves x and y only.
+        shift = torch.cat((camera[..., 1:], torch.zeros_like(camera[..., :1])), dim=2)
+        positions = (turned + shift) * (camera[..., :1] * camera.new_tensor([1.0, -1.0, -1.0]))
         return positions, self.incident(vertices, self.scale)
 
 
