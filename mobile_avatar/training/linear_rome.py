@@ -173,13 +173,13 @@ def train_linear(
     prepare_networks([networks])
     training = {"model": trained(networks, options.lr, options.beta1, options.clip_norm)}
     objective = LinearObjective(full, basis, networks, variance, spread.to(device))
-    batches, run = Batches(pool, options), Run(folder, options, training, resume)
     held_out = unseen_clips(config.image_size, SHEET_PEOPLE, SHEET_FRAMES, device) if is_first() else None
     whole = RomeNetworks(config, CORE + LINEAR).eval().requires_grad_(False)
     for name in CORE:
         whole.part(name).load_state_dict(start.part(name).state_dict())
     whole.linear_basis.load_state_dict(basis.state_dict())
     whole.to(device)
+    batches, run = Batches(pool, options), Run(folder, options, training, resume)
 
     def keep(state: dict[str, Tensor]) -> None:
         whole.load_state_dict(whole.state_dict() | state)

@@ -165,9 +165,9 @@ def train_rome(
     perceptual = load_perceptual({"vgg19": options.vgg19}, options.device).get("vgg19")
     identity = IdentityLoss(Path(options.face_network)).to(options.device) if options.face_network else None
     objective = RomeObjective(model, head, judge, perceptual, identity)
-    run = Run(folder, options, training, resume)
-    held_out = unseen_clips(config.image_size, SHEET_PEOPLE, SHEET_FRAMES, options.device) if is_first() else None
     averaged = RomeNetworks(config, networks.parts).eval().requires_grad_(False)
+    run = Run(folder, options, training, resume)  # last: it puts the random numbers where they were
+    held_out = unseen_clips(config.image_size, SHEET_PEOPLE, SHEET_FRAMES, options.device) if is_first() else None
 
     def sheet(path: Path) -> None:
         averaged.load_state_dict(run.average)
