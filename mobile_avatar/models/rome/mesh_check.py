@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from mobile_avatar.models.rome.camera import turn
-from mobile_avatar.models.rome.mesh_file import MeshSource, split_seams
-from mobile_avatar.models.rome.parametric import JAW, ParametricHead, rotation_matrices
+from mobile_avatar.models.rome.mesh_rig import Rig
+from mobile_avatar.models.rome.parametric import rotation_matrices
 from mobile_avatar.rendering.rigged_mesh import RiggedMesh
 
 TOLERANCE = 1e-5
@@ -28,27 +28,26 @@ def jaw_pose(mesh: RiggedMesh, expression: np.ndarray, whole: np.ndarray, jaw: n
     weights = [change[rules[name]["row"], rules[name]["column"]] for name in mesh.targets[len(expression) :]]
     rotations = np.tile(np.eye(3), (len(mesh.joints), 1, 1))
     rotations[0], rotations[mesh.joints.index("jaw")] = whole, jaw
-    drift = np.tensordot(np.asarray(mesh.extras["skin"]["joint_offsets"]), expression, (1, 0))
+    drift = np.tensordot(np.asarray(mesh.extras["skin"]["joint_offsets"]), expression, (0, 0))
     return np.concatenate((expression, weights)), rotations, drift
 
 
 @torch.no_grad()
-def largest_distance(mesh: RiggedMesh, source: MeshSource, poses: int = POSES, seed: int = 0) -> tuple[float, float]:
+def largest_distance(mesh: RiggedMesh, rig: Rig, poses: int = POSES, seed: int = 0) -> tuple[float, float]:
     """The largest distance of a vertex from where the head has it, over random expressions, jaws and head rotations.
 
     Returns:
         For a program that follows `extras`, and for one that lets the joints rest whatever the expression.
     """
     generator = torch.Generator().manual_seed(seed)
-    head = ParametricHead(source.model)
-    expression = torch.randn(poses, head.expression_count, generator=generator) * EXPRESSION
+    expression = torch.randn(poses, len(rig.expression_names), generator=generator) * EXPRESSION
     pose = torch.randn(poses, 6, generator=generator) * ROTATION
-    posed = head(source.shape.expand(poses, -1), expression, pose)
+    posed = rig.posed(expression, pose)
     jaw = rotation_matrices(pose[:, 3:])
     # In the file offsets follow the skin; where the jaw moves nothing, that is ROME's plain sum.
-    share = source.model.skin_weights[:, JAW, None, None] * (jaw - torch.eye(3))[:, None]
-    offsets = source.offsets + (share @ source.offsets[..., None])[..., 0]
-    wanted = turn(posed.vertices + offsets, posed.rotation, posed.root)[:, split_seams(source.model)[0]]
+    share = rig.jaw_share[:, None, None] * (jaw - torch.eye(3))[:, None]
+    offsets = rig.offsets + (share @ rig.offsets[..., None])[..., 0]
+    wanted = turn(posed.vertices + offsets, posed.rotation, posed.root)
     followed = plain = 0.0
     for number in range(poses):
         numbers = (x.double().numpy() for x in (expression[number], posed.rotation[number], jaw[number]))

@@ -7,12 +7,13 @@ from pathlib import Path
 from mobile_avatar.errors import CheckFailed
 from mobile_avatar.files import replace_file
 from mobile_avatar.models.rome.mesh_check import POSES, TOLERANCE, largest_distance
-from mobile_avatar.models.rome.mesh_file import INFLUENCES, MeshSource, save_mesh
+from mobile_avatar.models.rome.mesh_file import INFLUENCES, save_mesh
+from mobile_avatar.models.rome.mesh_rig import Rig
 from mobile_avatar.models.rome.mesh_sheet import Look, write_mesh_sheet
 from mobile_avatar.rendering.rigged_mesh import read_glb
 
 
-def write_checked(source: MeshSource, looks: Mapping[str, Look], output: Path, sheet: Path) -> dict:
+def write_checked(rig: Rig, looks: Mapping[str, Look], output: Path, sheet: Path) -> dict:
     """Write the file and its contact sheet; neither takes its place before the file has passed.
 
     Returns:
@@ -22,16 +23,16 @@ def write_checked(source: MeshSource, looks: Mapping[str, Look], output: Path, s
         CheckFailed: the file moves otherwise than the head.
     """
     with replace_file(output) as temporary:
-        contents = save_mesh(source, temporary)
+        contents = save_mesh(rig, temporary)
         mesh = read_glb(temporary)
-        followed, resting = largest_distance(mesh, source)
+        followed, resting = largest_distance(mesh, rig)
         if not followed <= TOLERANCE:
             why = ""
             if contents.dropped_weight > 0:
                 why = f"; it has vertices that follow more than {INFLUENCES} joints, which the format's viewers cannot"
             raise CheckFailed(
                 f"{output} was not written: its mesh is up to {followed * 1e3:.2g} mm away from "
-                f"{source.model.source}, {TOLERANCE * 1e3:.2g} mm are allowed{why}"
+                f"{rig.source}, {TOLERANCE * 1e3:.2g} mm are allowed{why}"
             )
         size = temporary.stat().st_size
         write_mesh_sheet(mesh, looks, sheet)
@@ -43,5 +44,5 @@ def write_checked(source: MeshSource, looks: Mapping[str, Look], output: Path, s
         "poses": POSES,
         "distance_m": followed,
         "distance_resting_joints_m": resting,
-        "license": source.facts["license"],
+        "license": rig.facts["license"],
     }

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from mobile_avatar.errors import BadInput, CheckFailed
+from mobile_avatar.models.rome.avatar_mesh import render_vertices
 from mobile_avatar.models.rome.camera import turn
+from mobile_avatar.models.rome.head_model import HeadModel
 from mobile_avatar.models.rome.mesh_check import jaw_pose, largest_distance
-from mobile_avatar.models.rome.mesh_file import MeshSource, save_mesh, split_seams
+from mobile_avatar.models.rome.mesh_file import save_mesh
 from mobile_avatar.models.rome.mesh_motion import OPENING, STEPS
 from mobile_avatar.models.rome.mesh_output import write_checked
+from mobile_avatar.models.rome.mesh_rig import Rig, rig_of_head
 from mobile_avatar.models.rome.mesh_sheet import _camera, draw
 from mobile_avatar.models.rome.parametric import ParametricHead, rotation_matrices
 from mobile_avatar.models.rome.synthetic_person import synthetic_person
@@ -25,10 +28,14 @@ PERSON = 3  # has hair
 
 
 @pytest.fixture(scope="module")
-def source():
-    person = synthetic_person(PERSON, split=1, texture_size=96)
+def person():
+    return synthetic_person(PERSON, split=1, texture_size=96)
+
+
+@pytest.fixture(scope="module")
+def source(person):
     facts = {"license": "Apache-2.0", "identity": str(PERSON)}
-    return MeshSource(synthetic_head(), person.shape, person.offsets, EXPRESSION_NAMES, person.texture, facts)
+    return rig_of_head(synthetic_head(), person.shape, person.offsets, EXPRESSION_NAMES, person.texture, facts)
 
 
 @pytest.fixture(scope="module")
@@ -43,36 +50,44 @@ def mesh(path):
     return read_glb(path)
 
 
-def random_source(**changes) -> MeshSource:
-    """A random head whose vertices follow four joints, and its shape."""
+def four_joints() -> HeadModel:
+    """A random head whose vertices follow four joints."""
     model = random_head()
     weights = model.skin_weights.clone()
     weights[:, 4] = 0
-    model = replace(model, skin_weights=weights / weights.sum(1, keepdim=True), **changes)
-    shape = torch.randn(SHAPES, generator=torch.Generator().manual_seed(5))
-    return MeshSource(model, shape, torch.zeros_like(model.template), [f"e{i}" for i in range(EXPRESSIONS)])
+    return replace(model, skin_weights=weights / weights.sum(1, keepdim=True))
+
+
+def random_shape() -> torch.Tensor:
+    return torch.randn(SHAPES, generator=torch.Generator().manual_seed(5))
+
+
+def random_rig(model: HeadModel, **changes) -> Rig:
+    given = {"shape": random_shape(), "offsets": torch.zeros_like(model.template)}
+    given["expression_names"] = [f"e{i}" for i in range(EXPRESSIONS)]
+    return rig_of_head(model, **given | changes)
 
 
 def test_it_moves_as_the_head(tmp_path):
     """Every joint weight, corrective and expression at once, without what the package uses to check its files."""
-    source = random_source()
-    save_mesh(source, tmp_path / "head.glb")
-    mesh, head = read_glb(tmp_path / "head.glb"), ParametricHead(source.model)
+    model, shape = four_joints(), random_shape()[None]
+    save_mesh(random_rig(model), tmp_path / "head.glb")
+    mesh, head = read_glb(tmp_path / "head.glb"), ParametricHead(model)
     g = torch.Generator().manual_seed(1)
     expression, pose = torch.randn(1, EXPRESSIONS, generator=g), torch.randn(1, 6, generator=g)
-    posed = head(source.shape[None], expression, pose)
+    posed = head(shape, expression, pose)
     wanted = turn(posed.vertices, posed.rotation, posed.root)[0].numpy()
-    rest = head.joint_regressor @ head.blended(source.shape[None], expression)[0]
-    joints = head.joint_regressor @ head.blended(source.shape[None], 0 * expression)[0]
+    rest = head.joint_regressor @ head.blended(shape, expression)[0]
+    joints = head.joint_regressor @ head.blended(shape, 0 * expression)[0]
     rotations = np.tile(np.eye(3), (5, 1, 1))
     rotations[0], rotations[2] = (r.numpy() for r in rotation_matrices(pose.view(2, 3)))
     assert [name[:15] for name in mesh.targets] == ["e0", "e1", "e2", "e3", *["jaw_corrective_"] * 9]
     weights = np.concatenate((expression[0].numpy(), (rotations[2] - np.eye(3)).reshape(-1)))
     points, normals = mesh.posed(weights, rotations, (rest - joints).numpy())
-    order = split_seams(source.model)[0]
+    order = render_vertices(model.faces, model.uv_faces)[0].numpy()
     np.testing.assert_allclose(points, wanted[order], atol=1e-6)
     # Without expression no joint drifts, and any viewer does all of it.
-    still = head(source.shape[None], 0 * expression, pose)
+    still = head(shape, 0 * expression, pose)
     weights[:EXPRESSIONS] = 0
     points, _ = mesh.posed(weights, rotations)
     np.testing.assert_allclose(points, turn(still.vertices, still.rotation, still.root)[0].numpy()[order], atol=1e-6)
@@ -96,13 +111,13 @@ def test_the_default_head_moves_too(mesh, source):
 
 
 def test_a_file_that_moves_otherwise_is_not_kept(tmp_path):
-    five = replace(random_source(), model=random_head())
+    five = random_rig(random_head(), facts={"license": "none"})
     with pytest.raises(CheckFailed, match="follow more than 4 joints"):
-        write_checked(replace(five, facts={"license": "none"}), {}, tmp_path / "a.glb", tmp_path / "a.png")
+        write_checked(five, {}, tmp_path / "a.glb", tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
-def test_arrays_follow_the_format(path, mesh, source):
+def test_arrays_follow_the_format(path, mesh, person):
     from pygltflib import GLTF2
 
     file, size = GLTF2().load(str(path)), path.stat().st_size
@@ -119,8 +134,8 @@ def test_arrays_follow_the_format(path, mesh, source):
     assert np.array_equal(np.unique(mesh.triangles), np.arange(len(mesh.points)))
     assert file.asset.extras == {"license": "Apache-2.0", "identity": "3", "synthetic_media": True}
     assert file.asset.copyright == "Apache-2.0"
-    model = source.model
-    rest = model.template + model.shape_basis @ source.shape + source.offsets
+    model = synthetic_head()
+    rest = model.template + model.shape_basis @ person.shape + person.offsets
     np.testing.assert_allclose(mesh.points[mesh.triangles], rest[model.faces].numpy(), atol=1e-7)
     np.testing.assert_allclose(mesh.uv[mesh.triangles] * 2 - 1, model.uv[model.uv_faces].numpy(), atol=1e-6)
     whole = vertex_normals(rest[None], model.faces)[0]
@@ -162,12 +177,12 @@ def test_the_animation_opens_the_mouth(path, mesh):
     assert (mesh.points[:, 1] - opened[:, 1]).max() > 0.01  # the chin goes down by a centimetre or more
 
 
-def test_the_person_is_painted_and_has_hair(source, mesh):
-    model, size = source.model, len(source.texture)
-    moved = source.offsets.norm(dim=1) > 0
+def test_the_person_is_painted_and_has_hair(person, mesh):
+    model, size = synthetic_head(), len(person.texture)
+    moved = person.offsets.norm(dim=1) > 0
     assert moved.any()
     assert torch.isin(moved.nonzero()[:, 0], model.hair).all()
-    outward = (source.offsets * model.template).sum(1)[moved]
+    outward = (person.offsets * model.template).sum(1)[moved]
     assert (outward > 0).float().mean() > 0.95
     bald = synthetic_person(0, split=1, texture_size=16)
     assert not bald.offsets.any()
@@ -175,7 +190,7 @@ def test_the_person_is_painted_and_has_hair(source, mesh):
     from mobile_avatar.data.synthetic.identity import draw_identities
 
     who = draw_identities([PERSON], 1)
-    colours = torch.from_numpy(source.texture).float() / 255
+    colours = torch.from_numpy(person.texture).float() / 255
     # Rows of the texture go from the crown down; columns start at the back.
     forehead = colours[int(size * 0.15), size // 2]
     crown = colours[int(size * 0.03) : int(size * 0.08), : size // 4].mean((0, 1))
@@ -197,5 +212,5 @@ def test_the_person_is_painted_and_has_hair(source, mesh):
 )
 def test_what_does_not_fit_is_refused(change, said):
     with pytest.raises(BadInput) as caught:
-        replace(random_source(), **change)
+        random_rig(random_head(), **change)
     assert said in str(caught.value)
