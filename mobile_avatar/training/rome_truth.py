@@ -26,7 +26,8 @@ VIEWS = (*((2 * pi * turn / 8, 0.0) for turn in range(8)), (0.0, pi / 2))
 """Turn about the vertical axis, then towards the viewer: eight sides and from above, in radians."""
 VIEW_SIZE = 128
 REACH = 0.26  # metres from the middle of the skull to the edge of a view: shoulders and all
-POINTS = 4000
+POINTS, ASKED = 12000, 1500
+"""Points of a surface, and how many of them ask for the nearest of the other; what lies between points is a floor."""
 GLASSES = ("left_rim", "right_rim", "left_temple", "right_temple", "bridge")
 MILLIMETRES = 1000.0
 
@@ -103,8 +104,12 @@ class HeadErrors:
 def head_errors(vertices: Tensor, faces: Tensor, truth: TrueHead) -> HeadErrors:
     """How far a mesh (v, 3), (f, 3) in rest pose is from a true head."""
     ours, theirs = seen_surface(vertices, faces).points, truth.surface.points
+    there, back = _to_nearest(ours[:ASKED], theirs), _to_nearest(theirs[:ASKED], ours)
+    chamfer, hair = (there.mean() + back.mean()) / 2, back[truth.hair[:ASKED]].mean()
+    return HeadErrors(float(chamfer) * MILLIMETRES, float(hair) * MILLIMETRES)
+
+
+def _to_nearest(points: Tensor, others: Tensor) -> Tensor:
+    """Distance (k,) from each point (k, 3) to the nearest of the others (m, 3)."""
     # The faster form of the distances is off by tenths of a millimetre.
-    apart = torch.cdist(ours, theirs, compute_mode="donot_use_mm_for_euclid_dist")
-    there, back = apart.amin(1), apart.amin(0)
-    chamfer = (there.mean() + back.mean()) / 2
-    return HeadErrors(float(chamfer) * MILLIMETRES, float(back[truth.hair].mean()) * MILLIMETRES)
+    return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
