@@ -29,7 +29,7 @@ class Request:
     precision: str
     """One of the target's."""
     warp: str
-    """`split`, `native` or `gather`; of graphs without a warp, `split` where GPUs run it and `gather` where only CPUs do."""
+    """`split`, `native` or `gather`; of graphs without a warp, `split` if GPUs run it and `gather` if only CPUs do."""
     folder: Path
     """The bundle folder."""
     metadata: dict[str, str]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec, image_shape
-from mobile_avatar.models.rome.avatar import RomeAvatar
+from mobile_avatar.models.rome.avatar import CODES, RomeAvatar
 from mobile_avatar.models.rome.compact_renderer import COLOURS, FEATURES
 from mobile_avatar.models.rome.feature_image import FRONT
 
@@ -61,43 +61,51 @@ class MeshGraph(nn.Module):
         return self.network(codes)
 
 
-@dataclass(frozen=True)
-class Graph:
-    """One deployment graph of an avatar."""
-
-    module: nn.Module
-    spec: GraphSpec
-
-
-def encoder_graph(avatar: RomeAvatar, layout: str) -> Graph:
-    """Frame of the camera -> codes."""
-    image = TensorSpec("image", image_shape(3, avatar.size, layout), layout, (0.0, 1.0))
-    return Graph(EncoderGraph(avatar.encoder, layout), GraphSpec((image,), (_codes(avatar),)))
-
-
-def mesh_graph(avatar: RomeAvatar, layout: str) -> Graph:
-    """Codes -> what the draw call needs; the layout of images does not matter."""
-    shape = (1, len(avatar.mesh.vertex), 3)
-    positions = TensorSpec("positions", shape, "NVC", (-FRONT, FRONT))
-    normals = TensorSpec("normals", shape, "NVC", (-1.0, 1.0))
-    return Graph(MeshGraph(avatar.mesh), GraphSpec((_codes(avatar),), (positions, normals)))
-
-
-def renderer_graph(avatar: RomeAvatar, layout: str) -> Graph:
-    """The draw call's result -> the picture."""
-    low, high = min(-1.0, float(avatar.texture.min())), max(1.0, float(avatar.texture.max()))
-    features = TensorSpec("features", image_shape(FEATURES, avatar.size, layout), layout, (low, high))
-    rgba = TensorSpec("rgba", image_shape(COLOURS, avatar.size, layout), layout, (0.0, 1.0))
-    return Graph(RendererGraph(avatar.renderer, layout), GraphSpec((features,), (rgba,)))
-
-
-ROME_GRAPHS: dict[str, Callable[[RomeAvatar, str], Graph]] = {
-    "encoder": encoder_graph,
-    "mesh": mesh_graph,
-    "renderer": renderer_graph,
+MODULES: dict[str, Callable[[RomeAvatar, str], nn.Module]] = {
+    "encoder": lambda avatar, layout: EncoderGraph(avatar.encoder, layout),
+    "mesh": lambda avatar, _: MeshGraph(avatar.mesh),
+    "renderer": lambda avatar, layout: RendererGraph(avatar.renderer, layout),
 }
 """In the order of a frame."""
 
 
-def _codes(avatar: RomeAvatar) -> TensorSpec:
-    return TensorSpec("codes", (1, len(avatar.source_codes)), "NC", CODES_RANGE)
+@dataclass(frozen=True)
+class Graph:
+    """One deployment graph of an avatar."""
+
+    name: str
+    """A key of MODULES."""
+    module: nn.Module
+    """In eval mode."""
+    spec: GraphSpec
+    warp: str
+    """Which rules of the targets apply to it, see `Request.warp`."""
+
+
+def rome_graphs(avatar: RomeAvatar, layout: str) -> list[Graph]:
+    """All graphs of an avatar, in the order of a frame; images in the `layout` of the target."""
+    specs = rome_specs(avatar.config, layout)
+    return [
+        Graph(name, make(avatar, layout).eval(), specs[name], "gather" if name == "mesh" else "split")
+        for name, make in MODULES.items()
+    ]
+
+
+def rome_specs(config: dict, layout: str) -> dict[str, GraphSpec]:
+    """The contracts of the graphs, from `RomeAvatar.config` and the layout of images."""
+    size, vertices = config["renderer"]["image_size"], config["vertices"]
+
+    def picture(name: str, channels: int, limits: tuple[float, float]) -> TensorSpec:
+        return TensorSpec(name, image_shape(channels, size, layout), layout, limits)
+
+    codes = TensorSpec("codes", (1, config["expressions"] + CODES), "NC", CODES_RANGE)
+    positions = TensorSpec("positions", (1, vertices, 3), "NVC", (-FRONT, FRONT))
+    normals = TensorSpec("normals", (1, vertices, 3), "NVC", (-1.0, 1.0))
+    limit = float(config["texture_limit"])
+    return {
+        "encoder": GraphSpec((picture("image", 3, (0.0, 1.0)),), (codes,)),
+        "mesh": GraphSpec((codes,), (positions, normals)),
+        "renderer": GraphSpec(
+            (picture("features", FEATURES, (-limit, limit)),), (picture("rgba", COLOURS, (0.0, 1.0)),)
+        ),
+    }

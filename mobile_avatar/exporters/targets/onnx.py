@@ -16,7 +16,7 @@ from mobile_avatar.exporters.registry import Product, Request, register_target
     runner="mobile_avatar.verification.onnxruntime_runner:open_onnx",
 )
 def convert(request: Request) -> Product:
-    """Write `render.onnx` (or of another name), opset 17, simplified; fp16 halves weights and arithmetic, inputs and outputs stay float32.
+    """Write `render.onnx`, opset 17, simplified; fp16 halves weights and arithmetic, inputs and outputs stay float32.
 
     Raises:
         CheckFailed: the traced graph breaks the contract, or a weight does not fit into half precision.

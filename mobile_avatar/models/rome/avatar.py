@@ -107,6 +107,8 @@ class RomeAvatar:
             "triangles": len(self.mesh.corners),
             "expressions": self.mesh.expressions,
             "encoder_width": self.encoder_width,
+            # Unbounded in training, but known once the avatar is made; at least 1, which normals and coverage reach.
+            "texture_limit": max(1.0, float(self.texture.abs().max())),
             "renderer": self.renderer.config.to_dict(),
         }
 

@@ -25,8 +25,8 @@ def rotation_series(axis_angle: Tensor) -> Tensor:
     """Axis-angle (n, 3) in radians, at most 4 long -> what the rotation adds to the identity (n, 3, 3).
 
     Rodrigues' formula a K + b K K, with a and b as polynomials in the squared angle: no sine, no square root and no
-    division, which would need a case for zero and some of which mobile runtimes lack or compute roughly. Nested, so that
-    all factors are numbers of half precision too.
+    division, which would need a case for zero and some of which mobile runtimes lack or compute roughly. They are
+    nested, so that no factor is too small for half precision.
     """
     squared = (axis_angle * axis_angle).sum(1, keepdim=True)
     # a = sin(t) / t = 1 - t^2 / (2 3) (1 - t^2 / (4 5) (..)); 2 b = 2 (1 - cos(t)) / t^2 = 1 - t^2 / (3 4) (1 - ..)
