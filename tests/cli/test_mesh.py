@@ -59,6 +59,7 @@ def test_a_licensed_head(capfd, tmp_path):
     ("arguments", "said"),
     [
         (["default.avatar"], "is a bi-layer avatar"),
+        (["default.avatar", "--identity", "3"], "has its own head"),
         (["none.avatar"], "none.avatar"),
         (["--head", "flame"], "needs --flame FILE"),
         (["--head", "synthetic", "--flame", "f.pkl"], "leave them out"),

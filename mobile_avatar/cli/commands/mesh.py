@@ -26,7 +26,7 @@ SUFFIX = ".glb"
     default=1024,
     show_default=True,
     type=click.IntRange(16, 4096),
-    help="Pixels, of --head synthetic.",
+    help="Pixels; not for --head flame.",
 )
 @click.option("--flame", type=click.Path(path_type=Path), help="FLAME's generic_model.pkl, or an .npz with its arrays.")
 @click.option(
@@ -39,16 +39,16 @@ SUFFIX = ".glb"
 @force_option
 @json_option
 def command(avatar, output, head_name, identity, texture_size, flame, folders, force, as_json):
-    """Write a rigged head as a glTF file that 3D programs open, and a contact sheet beside it.
+    """Write the rigged head of a ROME AVATAR, or another head, as a glTF file that 3D programs open.
 
-    Joints, expressions as morph targets, texture, and an animation of the jaw. The file is read back and compared with
-    the head; a file that moves differently is not kept.
+    A contact sheet lies beside it. The file has joints, expressions as morph targets, a texture and an animation of
+    the jaw. It is read back and compared with the head; one that moves differently is not kept.
     """
     from mobile_avatar.errors import BadInput
     from mobile_avatar.files import check_output
 
-    if avatar is not None:
-        _refuse(avatar)
+    if avatar is not None and (head_name or flame or folders or identity is not None):
+        raise BadInput(f"{avatar} has its own head; leave out --head, --identity, --flame and --data")
     head_name = head_name or ("flame" if flame else "synthetic")
     if head_name == "flame" and flame is None:
         raise BadInput(
@@ -62,17 +62,19 @@ def command(avatar, output, head_name, identity, texture_size, flame, folders, f
         raise BadInput(f"{output} is not a binary glTF file; end its name in {SUFFIX}")
     sheet = output.with_name(output.name + ".png")
     for path in (output, sheet):
-        check_output(path, force, inputs=(flame,))
+        check_output(path, force, inputs=(avatar, flame))
 
-    from mobile_avatar.models.rome.mesh_heads import licensed_mesh, synthetic_mesh
+    from mobile_avatar.models.rome.mesh_heads import avatar_mesh, licensed_mesh, synthetic_mesh
     from mobile_avatar.models.rome.mesh_output import write_checked
 
-    if head_name == "flame":
-        source, looks = licensed_mesh(flame, folders or (flame.absolute().parent,))
-        say(f"licence: {source.facts['license']}")
+    if avatar is not None:
+        rig, looks = avatar_mesh(avatar, texture_size)
+    elif head_name == "flame":
+        rig, looks = licensed_mesh(flame, folders or (flame.absolute().parent,))
+        say(f"licence: {rig.facts['license']}")
     else:
-        source, looks = synthetic_mesh(identity or 0, texture_size)
-    result = write_checked(source, looks, output, sheet)
+        rig, looks = synthetic_mesh(identity or 0, texture_size)
+    result = write_checked(rig, looks, output, sheet)
     if as_json:
         print_json(result)
         return
@@ -85,15 +87,3 @@ def command(avatar, output, head_name, identity, texture_size, flame, folders, f
         f"{result['distance_resting_joints_m'] * 1e6:.0f} µm in programs that leave the joints at rest"
     )
     click.echo(str(sheet))
-
-
-def _refuse(path: Path) -> None:
-    """BadInput for an avatar: those that exist are pictures, not meshes."""
-    from mobile_avatar.avatar import Avatar
-    from mobile_avatar.errors import BadInput
-
-    Avatar.load(path)
-    raise BadInput(
-        f"{path} is a bi-layer avatar, a picture that a network warps, and has no mesh; leave it out and choose a head "
-        f"with --identity or --flame"
-    )

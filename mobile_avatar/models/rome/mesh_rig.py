@@ -142,7 +142,8 @@ def rig_of_avatar(avatar: RomeAvatar, expression_names: Sequence[str], texture: 
     """
     mesh = avatar.mesh
     w, e = len(mesh.vertex), mesh.expressions
-    blend = mesh.blend.view(e + TURN, w, 3)
+    blend = mesh.blend.view(w, 3, e + TURN).permute(2, 0, 1)
+    drift = mesh.joint_blend.T.reshape(e, 2, 3)
 
     def posed(expression: Tensor, pose: Tensor) -> PosedHead:
         # Head space is what a camera sees that neither turns nor moves; its y and z run the other way.
@@ -150,7 +151,7 @@ def rig_of_avatar(avatar: RomeAvatar, expression_names: Sequence[str], texture: 
         still[:, 3:6], still[:, 6:] = pose[:, 3:], expression.new_tensor(STILL_CAMERA)
         codes = torch.cat((expression, still), dim=1)
         seen = torch.cat([mesh(one[None])[0] for one in codes]) * expression.new_tensor([1.0, -1.0, -1.0])
-        root = mesh.joints[0] + expression @ mesh.joint_blend[:, :3]
+        root = mesh.joints[0] + expression @ drift[:, 0]
         return PosedHead(seen - mesh.offsets, root, rotation_matrices(pose[:, :3]))
 
     return Rig(
@@ -166,7 +167,7 @@ def rig_of_avatar(avatar: RomeAvatar, expression_names: Sequence[str], texture: 
         joints=mesh.joints,
         joint_names=("root", "jaw"),
         parents=(-1, 0),
-        drift=mesh.joint_blend.view(e, 2, 3),
+        drift=drift,
         posed=posed,
         source=source,
         texture=texture,
