@@ -17,7 +17,7 @@ from mobile_avatar.rendering.rigged_mesh import RiggedMesh
 
 SIZE, SUPERSAMPLING = 288, 2
 COLUMNS = 4
-MARGIN = 0.92  # of half the picture that the mesh's height fills
+MARGIN, CUT = 0.92, 0.22  # how much of the picture the mesh fills; how much of its height, shoulders, is left out
 BACKGROUND = (0.24, 0.27, 0.31)
 LIGHT, AMBIENT, DIFFUSE = (0.35, 0.45, 0.82), 0.45, 0.75
 OPEN_JAW, TURNED, PROFILE = 0.32, 0.6, 1.4  # radians
@@ -70,6 +70,7 @@ def _expressions(mesh: RiggedMesh) -> tuple[str, ...]:
 
 
 def _camera(points: np.ndarray) -> Tensor:
-    """(1, 3) a camera that shows the whole height."""
+    """(1, 3) a camera that shows head and neck."""
     low, high = float(points[:, 1].min()), float(points[:, 1].max())
+    low += CUT * (high - low)
     return torch.tensor([[2 * MARGIN / (high - low), 0.0, -(low + high) / 2]])
