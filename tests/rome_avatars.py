@@ -30,10 +30,16 @@ def small_avatar(head: HeadModel | None = None, size: int = SIZE) -> RomeAvatar:
     shape = torch.randn(1, head.shape_basis.shape[2])
     offsets = 0.005 * torch.randn(1, len(head.template), 3) * head.deforms_mask
     codes = source_codes(head)
-    encoder = MobileNetV2(len(codes), ENCODER_WIDTH).eval()
-    pictures, last = torch.rand(4, 3, size, size), encoder.classifier[1]
-    found = encoder(pictures)
-    last.weight.mul_(0.2 / found.std(0).mean())
+    encoder = MobileNetV2(len(codes), ENCODER_WIDTH)
+    # Statistics of some pictures: without them the signal fades on its way through the layers.
+    pictures, last = nn.functional.interpolate(torch.rand(16, 3, 8, 8), (size, size)), encoder.classifier[1]
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    encoder.train()(pictures)
+    found = encoder.eval()(pictures)
+    last.weight.mul_(0.02 / found.std(0).mean())
+    last.weight[-3:].mul_(0.1)  # cameras are steady
     last.bias += codes - encoder(pictures).mean(0)
     renderer = CompactRenderer(CompactConfig(size, width=4, middle=1))
     for module in renderer.modules():

@@ -1,4 +1,4 @@
-"""Bundles of ROME avatars: three graphs, the files and shaders of the draw call between them, verified and described."""
+"""Bundles of ROME avatars: three graphs, and the files and shaders of the draw call between them."""
 
 import importlib.metadata
 import json
@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 
+from mobile_avatar.benchmarking.estimate import budget
 from mobile_avatar.errors import BadInput
 from mobile_avatar.exporters.bundle import Plan, hash_files
 from mobile_avatar.exporters.registry import Request, Target, find_target
 from mobile_avatar.exporters.rome_data import write_draw
 from mobile_avatar.exporters.rome_golden import VARIED, golden_frames, write_golden_frames
 from mobile_avatar.files import replace_folder
+from mobile_avatar.graphs.layers import LAYERS, layer_table, save_layers
 from mobile_avatar.graphs.onnx_graph import count, to_onnx
 from mobile_avatar.graphs.rome import Graph, rome_graphs
 from mobile_avatar.models.rome.avatar import RomeAvatar
@@ -21,6 +23,8 @@ from mobile_avatar.verification.manifest import GRAPHS_FORMAT
 from mobile_avatar.verification.rome import verify_graphs
 from mobile_avatar.verification.rome_manifest import FLOATS
 
+ON_CPU = ("mesh",)
+BUDGET_NOTE = ", and the mesh graph, which the CPU computes"
 MESH_NOTE = (
     "mesh: float32 in every precision, for the CPU. It costs under a thousandth of a frame, half precision moves "
     "vertices by a tenth of a pixel, and GPU delegates take no gathers"
@@ -49,17 +53,27 @@ def export_rome_bundle(avatar: RomeAvatar, plan: Plan, output: Path, say: Callab
     target = find_target(plan.target)
     license_text = avatar.facts.get("license", "unknown")
     with replace_folder(output) as folder:
-        rows, tools = [], {}
+        rows, tools, layers = [], {}, ()
         for graph in rome_graphs(avatar, target.layout):
             say(f"converting the {graph.name} to {target.title}")
             row, used = _export(graph, target, plan, folder, _metadata(avatar, graph, license_text))
+            model = to_onnx(graph.module, graph.spec)
+            row["parameters"], row["macs"] = count(model)
+            if graph.name not in ON_CPU:
+                layers += layer_table(model)
             rows.append(row)
             tools |= used
+        save_layers(layers, folder / LAYERS)
+        limit = budget(layers, plan.target, plan.precision, "split", plan.device, plan.budget_ms)
+        limit["method"] += BUDGET_NOTE
         say("drawing golden frames")
         draw = write_draw(folder, avatar)
         (folder / "mesh.vert").write_text(mesh_vertex_shader())
         (folder / "mesh.frag").write_text(mesh_shader())
-        write_golden_frames(folder, golden_frames(avatar, target.layout))
+        golden = golden_frames(avatar, target.layout)
+        if plan.precision != "fp32":
+            del golden["frame"]  # not judged, see verification.rome
+        write_golden_frames(folder, golden)
         own = {"mobile-avatar": importlib.metadata.version("mobile-avatar"), "torch": torch.__version__}
         manifest = {
             "format": GRAPHS_FORMAT,
@@ -72,6 +86,7 @@ def export_rome_bundle(avatar: RomeAvatar, plan: Plan, output: Path, say: Callab
             "files": hash_files(folder),
             "parameters": sum(row["parameters"] for row in rows),
             "macs": sum(row["macs"] for row in rows),
+            "budget": limit,
             "tools": tools | own,
             "notes": [MESH_NOTE, *(f"{row['name']}: {note}" for row in rows for note in row["notes"])],
             "license": license_text,
@@ -85,10 +100,9 @@ def export_rome_bundle(avatar: RomeAvatar, plan: Plan, output: Path, say: Callab
 
 def _export(graph: Graph, target: Target, plan: Plan, folder: Path, metadata: dict) -> tuple[dict, dict[str, str]]:
     """The manifest's row of one graph, and the tools that made its file."""
-    precision = "fp32" if graph.name == "mesh" else plan.precision
+    precision = "fp32" if graph.name in ON_CPU else plan.precision
     request = Request(graph.module, graph.spec, precision, graph.warp, folder, metadata, name=graph.name)
     product = target.convert(request)
-    parameters, macs = count(to_onnx(graph.module, graph.spec))
     row = {
         "name": graph.name,
         "precision": precision,
@@ -96,8 +110,6 @@ def _export(graph: Graph, target: Target, plan: Plan, folder: Path, metadata: di
         "inputs": [tensor.to_dict() for tensor in graph.spec.inputs],
         "outputs": [tensor.to_dict() for tensor in graph.spec.outputs],
         "roles": product.files,
-        "parameters": parameters,
-        "macs": macs,
         "notes": list(product.notes),
     }
     return row, product.tools

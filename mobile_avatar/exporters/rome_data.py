@@ -54,7 +54,7 @@ class Draw:
     size: int
 
     def features(self, positions: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Outputs of the mesh graph (1, w, 3) -> feature image (1, 12, S, S), as half-precision render targets hold it."""
+        """Outputs of the mesh graph (1, w, 3) -> feature image (1, 12, S, S) in the numbers of half precision."""
         arrays = (torch.from_numpy(array) for array in (positions, normals))
         return half(feature_image(*arrays, self.corners, self.uv, self.texture, self.size).numpy())
 

@@ -39,7 +39,7 @@ def varied_codes(avatar: RomeAvatar) -> Tensor:
 
 @torch.no_grad()
 def golden_frames(avatar: RomeAvatar, layout: str) -> dict[str, dict[str, np.ndarray]]:
-    """Graph -> tensor -> (8, ...) float32 in the target's layout; `frame` holds the picture from end to end.
+    """Graph -> tensor -> (8, ...) float32 in the target's layout; `frame` holds the pictures from end to end.
 
     The encoder sees the avatar's own frames on white, so its codes are not those that made them unless it was trained.
     """
