@@ -43,7 +43,7 @@ from mobile_avatar.training.step import Step, trained
 
 OFFICIAL_SIZE = 256  # of the pictures that the constants of the silhouette were chosen for
 CHAMFER_POINTS = 300  # of each side, about: all of them would take four fifths of the time
-SMALL_START = 0.1  # of the last layer that moves vertices: hair that starts as a tangle stays one
+SMALL_START = 0.01  # of the last layer that moves vertices: hair that starts as a tangle stays one
 WEIGHTS_FILE = "weights.safetensors"
 SURE = 1e-6  # of masks: further from 0 and 1 their logits have no gradient
 

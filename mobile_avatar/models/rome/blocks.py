@@ -5,8 +5,6 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mobile_avatar.models.rome.config import GROUPS
-
 EPS = 1e-5  # of group norms, and added to (not inside) the standard deviation of filters
 
 
@@ -30,9 +28,9 @@ class StandardisedConv(nn.Conv2d):
         return self._conv_forward(x, standardise(self.weight), None)
 
 
-def norm(channels: int) -> nn.GroupNorm:
-    """Group norm with 32 groups, or with one group per channel where there are fewer channels."""
-    return nn.GroupNorm(min(GROUPS, channels), channels, eps=EPS)
+def norm(channels: int, groups: int) -> nn.GroupNorm:
+    """Group norm with so many groups, or with one per channel where there are fewer channels."""
+    return nn.GroupNorm(min(groups, channels), channels, eps=EPS)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from mobile_avatar.errors import BadInput
 from mobile_avatar.models.rome.encoding import OCTAVES
 
-GROUPS = 32  # of every group norm, or one per channel where there are fewer channels
 LARGEST = 2048  # of any width: a damaged or hostile file must not allocate the machine away
 LEVELS = 4  # resolutions of every network
 GLOBAL_AND_JAW = 6
@@ -37,6 +36,9 @@ class RomeConfig:
     """Rendering U-Net: channels at full resolution, doubled per level ..."""
     img_max_channels: int = 512
     """... up to this many."""
+    norm_groups: int = 32
+    """Groups of every group norm, or one per channel where there are fewer channels, which hides from narrow networks
+    how strong a feature is in the whole picture."""
     octaves: int = OCTAVES
     """Of all harmonic encodings."""
     n_shape: int = 100
@@ -57,16 +59,17 @@ class RomeConfig:
     def __post_init__(self) -> None:
         if not 8 <= self.image_size <= LARGEST or self.image_size % 2 ** (LEVELS - 1):
             raise BadInput(f"image_size {self.image_size} is not a multiple of 8 from 8 to {LARGEST}")
-        for name in ("tex_outputs", "geom_outputs", "mlp_channels", "n_shape", "n_exp", "n_basis", "resnet_channels"):
+        counts = ("tex_outputs", "geom_outputs", "mlp_channels", "n_shape", "n_exp", "n_basis", "resnet_channels")
+        for name in (*counts, "norm_groups"):
             if not 1 <= getattr(self, name) <= LARGEST:
                 raise BadInput(f"{name} {getattr(self, name)} is not between 1 and {LARGEST}")
         for network in ("tex", "geom", "img"):
             first, top = getattr(self, f"{network}_channels"), getattr(self, f"{network}_max_channels")
             for width in {min(first * 2**level, top) for level in range(LEVELS)}:
-                if not 1 <= width <= LARGEST or (width > GROUPS and width % GROUPS):
+                if not 1 <= width <= LARGEST or (width > self.norm_groups and width % self.norm_groups):
                     raise BadInput(
                         f"{network}_channels {first} up to {top} gives {width} channels, but group norms need "
-                        f"at most {GROUPS} or a multiple of {GROUPS}, up to {LARGEST}"
+                        f"at most {self.norm_groups} or a multiple of {self.norm_groups}, up to {LARGEST}"
                     )
         if not 0 <= self.octaves <= 16:
             raise BadInput(f"octaves {self.octaves} is not between 0 and 16")

@@ -14,15 +14,16 @@ class Bottleneck(nn.Module):
 
     Args:
         inputs, inner, outputs: channels before the expansion; the block maps 4 * inputs to 4 * outputs.
+        groups: of the norms.
     """
 
-    def __init__(self, inputs: int, inner: int, outputs: int) -> None:
+    def __init__(self, inputs: int, inner: int, outputs: int, groups: int) -> None:
         super().__init__()
         wide, out = EXPANSION * inputs, EXPANSION * outputs
         layers: list[nn.Module] = []
         for channels, kernel in ((wide, 1), (inner, 3), (inner, 3)):
-            layers += [norm(channels), nn.ReLU(), StandardisedConv(channels, inner, kernel)]
-        self.main = nn.Sequential(*layers, norm(inner), nn.ReLU(), nn.Conv2d(inner, out, 1, bias=False))
+            layers += [norm(channels, groups), nn.ReLU(), StandardisedConv(channels, inner, kernel)]
+        self.main = nn.Sequential(*layers, norm(inner, groups), nn.ReLU(), nn.Conv2d(inner, out, 1, bias=False))
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(wide, out, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,19 +35,19 @@ class TextureEncoder(nn.Module):
 
     def __init__(self, config: RomeConfig) -> None:
         super().__init__()
-        first = config.tex_channels
+        first, groups = config.tex_channels, config.norm_groups
         widths = [min(first * 2**level, config.tex_max_channels) for level in range(LEVELS)]
         layers: list[nn.Module] = [nn.Conv2d(4, EXPANSION * first, 7, padding=3, bias=False)]
         before = first
         for level, width in enumerate(widths):
             layers += [nn.MaxPool2d(2)] if level else []
-            layers += [Bottleneck(before, width, width), Bottleneck(width, width, width)]
+            layers += [Bottleneck(before, width, width, groups), Bottleneck(width, width, width, groups)]
             before = width
         for level, width in reversed(list(enumerate(widths))):
             after = widths[max(level - 1, 0)]
-            layers += [Bottleneck(width, width, width), Bottleneck(width, width, after)]
+            layers += [Bottleneck(width, width, width, groups), Bottleneck(width, width, after, groups)]
             layers += [nn.Upsample(scale_factor=2, mode="nearest")] if level else []
-        layers += [norm(EXPANSION * first), nn.ReLU(), nn.Conv2d(EXPANSION * first, config.tex_outputs, 1)]
+        layers += [norm(EXPANSION * first, groups), nn.ReLU(), nn.Conv2d(EXPANSION * first, config.tex_outputs, 1)]
         self.net = nn.Sequential(*layers)
 
     def forward(self, photo: Tensor, matte: Tensor) -> Tensor:
