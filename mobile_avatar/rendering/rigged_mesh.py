@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,9 @@ class RiggedMesh:
     triangles: np.ndarray
     """(t, 3) int64."""
     influences: np.ndarray
-    """(k, 4) numbers of joints."""
+    """(k, 4 or a multiple) numbers of joints."""
     weights: np.ndarray
-    """(k, 4)."""
+    """Theirs."""
     moves: np.ndarray
     """(m, k, 3) of the points at weight 1."""
     bends: np.ndarray
@@ -96,6 +97,11 @@ def read_glb(path: Path) -> RiggedMesh:
     mesh, skin = file.meshes[0], file.skins[0]
     primitive = mesh.primitives[0]
     own = primitive.attributes
+
+    def joined(name: str) -> np.ndarray:
+        numbers = (getattr(own, f"{name}_{place}", None) for place in count())
+        return np.concatenate([array(number) for number in takewhile(lambda n: n is not None, numbers)], axis=1)
+
     nodes = [file.nodes[number] for number in skin.joints]
     owner = {child: place for place, node in enumerate(nodes) for child in node.children or []}
     look = file.materials[primitive.material].pbrMetallicRoughness
@@ -108,8 +114,8 @@ def read_glb(path: Path) -> RiggedMesh:
         normals=array(own.NORMAL),
         uv=array(own.TEXCOORD_0),
         triangles=array(primitive.indices).astype(np.int64).reshape(-1, 3),
-        influences=array(own.JOINTS_0).astype(np.int64),
-        weights=array(own.WEIGHTS_0),
+        influences=joined("JOINTS").astype(np.int64),
+        weights=joined("WEIGHTS"),
         moves=np.stack([array(target["POSITION"]) for target in primitive.targets]),
         bends=np.stack([array(target["NORMAL"]) for target in primitive.targets]),
         targets=tuple(mesh.extras["targetNames"]),

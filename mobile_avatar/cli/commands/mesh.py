@@ -71,9 +71,9 @@ def command(avatar, output, head_name, identity, texture_size, flame, folders, f
         rig, looks = avatar_mesh(avatar, texture_size)
     elif head_name == "flame":
         rig, looks = licensed_mesh(flame, folders or (flame.absolute().parent,))
-        say(f"licence: {rig.facts['license']}")
     else:
         rig, looks = synthetic_mesh(identity or 0, texture_size)
+    say(f"licence: {rig.facts['license']}")
     result = write_checked(rig, looks, output, sheet)
     if as_json:
         print_json(result)

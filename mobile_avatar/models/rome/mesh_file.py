@@ -20,7 +20,7 @@ from mobile_avatar.models.rome.mesh_rig import Rig
 from mobile_avatar.rendering.glb import TRIANGLES, VERTICES, GlbWriter
 from mobile_avatar.rendering.mesh_normals import vertex_normals
 
-INFLUENCES = 4  # joints per vertex that every viewer understands
+INFLUENCES = 4  # joints per vertex in a set
 PLAIN = (0.76, 0.60, 0.52, 1.0)  # linear-light colour of a head without texture
 ROUGHNESS = 0.75
 CORRECTIVE = "jaw_corrective_r"  # and row and column
@@ -40,8 +40,8 @@ class MeshContents:
     expressions: tuple[str, ...]
     correctives: tuple[str, ...]
     """Morph targets that belong to the rotation of the jaw."""
-    dropped_weight: float
-    """The largest sum of skin weights of one vertex that did not fit into four influences; 0 for FLAME-like heads."""
+    influence_sets: int
+    """Of four joints per vertex; viewers that read the first set only lose the weakest influences of more."""
 
 
 @torch.no_grad()
@@ -54,7 +54,6 @@ def save_mesh(rig: Rig, path: Path) -> MeshContents:
     open mouth stays at the lips. The animation in the file has them right.
     """
     surface = _Surface(rig.rest + rig.offsets, rig.corners, rig.vertex)
-    influences, weights, dropped = strongest(rig.skin)
     writer = GlbWriter()
     correctives = _correctives(rig.correctives)
     moves = [*rig.blend, *(rig.correctives[number] for number in correctives.values())]
@@ -66,9 +65,11 @@ def save_mesh(rig: Rig, path: Path) -> MeshContents:
         "POSITION": writer.array(surface.points.numpy(), VERTICES),
         "NORMAL": writer.array(surface.normals.numpy(), VERTICES),
         "TEXCOORD_0": writer.array(((rig.uv + 1) / 2).numpy(), VERTICES),
-        "JOINTS_0": writer.array(influences, VERTICES),
-        "WEIGHTS_0": writer.array(weights, VERTICES),
     }
+    sets = influence_sets(rig.skin)
+    for number, (influences, weights) in enumerate(sets):
+        attributes[f"JOINTS_{number}"] = writer.array(np.ascontiguousarray(influences), VERTICES)
+        attributes[f"WEIGHTS_{number}"] = writer.array(np.ascontiguousarray(weights), VERTICES)
     kind = np.uint16 if len(rig.vertex) < 2**16 else np.uint32
     indices = writer.array(rig.corners.reshape(-1).numpy().astype(kind), TRIANGLES)
     target_names = (*rig.expression_names, *correctives)
@@ -79,21 +80,23 @@ def save_mesh(rig: Rig, path: Path) -> MeshContents:
     _add_facts(writer, rig.facts)
     writer.save(path)
     return MeshContents(
-        len(rig.vertex), len(rig.corners), rig.joint_names, rig.expression_names, tuple(correctives), dropped
+        len(rig.vertex), len(rig.corners), rig.joint_names, rig.expression_names, tuple(correctives), len(sets)
     )
 
 
-def strongest(weights: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
-    """Skin weights (k, j) as the strongest joints (k, 4) uint8, their weights (k, 4) with sum 1, and the largest sum
-    that a vertex lost."""
-    count = min(INFLUENCES, weights.shape[1])
-    kept, joint = weights.double().clamp(min=0).topk(count, dim=1)
-    total = weights.double().clamp(min=0).sum(1, keepdim=True)
-    dropped = float((1 - kept.sum(1, keepdim=True) / total).max())
-    kept = torch.nn.functional.pad(kept / kept.sum(1, keepdim=True), (0, INFLUENCES - count)).float()
+def influence_sets(weights: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Skin weights (w, j) as joints (w, 4) uint8 and weights (w, 4), strongest first, in as many sets as needed.
+
+    One set is what every viewer understands. All sets together sum to 1.
+    """
+    exact = weights.double().clamp(min=0)
+    exact = exact / exact.sum(1, keepdim=True)
+    sets = -(-int((exact > 0).sum(1).max()) // INFLUENCES)
+    padding = (0, max(0, sets * INFLUENCES - exact.shape[1]))
+    kept, joint = torch.nn.functional.pad(exact, padding).topk(sets * INFLUENCES, dim=1)
     # Unused influences must name a joint all the same: the first.
-    joint = torch.nn.functional.pad(joint, (0, INFLUENCES - count)) * (kept > 0)
-    return joint.to(torch.uint8).numpy(), kept.numpy(), max(dropped, 0.0)
+    joint = (joint * (kept > 0)).to(torch.uint8)
+    return [(j.numpy(), k.float().numpy()) for j, k in zip(joint.split(4, 1), kept.split(4, 1), strict=True)]
 
 
 class _Surface:

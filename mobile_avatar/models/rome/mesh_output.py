@@ -7,7 +7,7 @@ from pathlib import Path
 from mobile_avatar.errors import CheckFailed
 from mobile_avatar.files import replace_file
 from mobile_avatar.models.rome.mesh_check import POSES, TOLERANCE, largest_distance
-from mobile_avatar.models.rome.mesh_file import INFLUENCES, save_mesh
+from mobile_avatar.models.rome.mesh_file import save_mesh
 from mobile_avatar.models.rome.mesh_rig import Rig
 from mobile_avatar.models.rome.mesh_sheet import Look, write_mesh_sheet
 from mobile_avatar.rendering.rigged_mesh import read_glb
@@ -27,12 +27,9 @@ def write_checked(rig: Rig, looks: Mapping[str, Look], output: Path, sheet: Path
         mesh = read_glb(temporary)
         followed, resting = largest_distance(mesh, rig)
         if not followed <= TOLERANCE:
-            why = ""
-            if contents.dropped_weight > 0:
-                why = f"; it has vertices that follow more than {INFLUENCES} joints, which the format's viewers cannot"
             raise CheckFailed(
                 f"{output} was not written: its mesh is up to {followed * 1e3:.2g} mm away from "
-                f"{rig.source}, {TOLERANCE * 1e3:.2g} mm are allowed{why}"
+                f"{rig.source}, {TOLERANCE * 1e3:.2g} mm are allowed"
             )
         size = temporary.stat().st_size
         write_mesh_sheet(mesh, looks, sheet)
