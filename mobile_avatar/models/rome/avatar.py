@@ -15,7 +15,10 @@ from mobile_avatar.models.rome.avatar_mesh import AvatarMesh
 from mobile_avatar.models.rome.batch_norms import fold_batch_norms
 from mobile_avatar.models.rome.compact_renderer import TEXTURE, CompactConfig, CompactRenderer
 from mobile_avatar.models.rome.feature_image import feature_image
+from mobile_avatar.models.rome.head_model import HeadModel
 from mobile_avatar.models.rome.mobilenet_v2 import MobileNetV2
+from mobile_avatar.models.rome.model import Person
+from mobile_avatar.models.rome.networks import RomeNetworks
 
 FORMAT = "mobile-avatar-rome-avatar"
 VERSION = 1
@@ -66,6 +69,33 @@ class RomeAvatar:
                 raise BadInput(f"{name} of this avatar is {tuple(getattr(self, name).shape)}, expected {shape}")
         if self.encoder.classifier[1].out_features != codes:
             raise BadInput(f"the encoder gives {self.encoder.classifier[1].out_features} codes, the mesh takes {codes}")
+
+    @classmethod
+    def of(
+        cls,
+        networks: RomeNetworks,
+        head: HeadModel,
+        person: Person,
+        renderer: CompactRenderer,
+        source_codes: Tensor,
+        facts: dict[str, str],
+    ) -> "RomeAvatar":
+        """The avatar of one person of a linear mode.
+
+        Args:
+            networks: their frame regressor becomes the encoder.
+            head: the head model that the networks were made for.
+            person: with offsets; a single one.
+            renderer: as trained, not folded.
+            source_codes: (e + 9,) of the photo.
+            facts: see the field; the licence is that of all that went in, the head model included.
+        """
+        if person.offsets is None or len(person.texture) != 1:
+            raise BadInput("an avatar is made of one person of a linear ROME mode")
+        encoder = fold_batch_norms(networks.part("frame_regressor"))
+        mesh = AvatarMesh.of(head, person.shape, person.offsets)
+        width = networks.config.mobilenet_width
+        return cls(encoder, mesh, person.texture, renderer.fold(), source_codes, width, facts)
 
     @property
     def size(self) -> int:
