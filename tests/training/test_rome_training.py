@@ -13,6 +13,8 @@ from mobile_avatar.models.rome.camera import project, turn
 from mobile_avatar.models.rome.model import Rome
 from mobile_avatar.models.rome.networks import CORE, RomeNetworks
 from mobile_avatar.models.rome.parametric import ParametricHead, rotation_matrices
+from mobile_avatar.models.rome.presets import PRESETS
+from mobile_avatar.models.rome.resnet50 import ResNet50
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import load_weights
 from mobile_avatar.training import linear_rome, rome
@@ -124,6 +126,29 @@ def test_losses_fall_and_a_resumed_run_equals_an_unbroken_one(tmp_path, monkeypa
     torch.testing.assert_close(stored.state_dict(), whole.state_dict())
     assert facts["trained_on"] == "synthetic heads, 2 people x 1 frames, 4 steps of 1 (rome)"
     assert {path.name for path in (tmp_path / "whole").glob("*.png")} == {"sheet-000002.png", "sheet-000004.png"}
+
+
+def test_presets_are_models_and_the_last_one_is_the_released():
+    configs = {name: preset_config(name, synthetic_head()) for name in PRESETS}
+    with torch.device("meta"):
+        networks = {name: RomeNetworks(config, CORE) for name, config in configs.items()}
+    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    assert counts["small"] < counts["medium"] < counts["released"] == 70_494_124
+    groups = {name: network.texture_encoder.net[1].main[0].num_groups for name, network in networks.items()}
+    assert groups == {"small": 4, "medium": 8, "released": 32}
+
+
+@pytest.mark.slow
+def test_a_face_network_and_a_discriminator_join_in(tmp_path):
+    torch.save(ResNet50(7).state_dict(), tmp_path / "faces.pth")
+    options = replace(OPTIONS, steps=2, adversarial=True, face_network=str(tmp_path / "faces.pth"))
+    train_rome(options, tmp_path / "run", False, RomeNetworks(replace(tiny_config(), image_size=64), CORE))
+    for row in losses(tmp_path / "run"):
+        assert 0 < row["identity"] < 0.2
+        assert row["discriminator"] > 0
+        assert row["matching"] > 0
+    checkpoint = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert set(checkpoint["networks"]) == {"model", "discriminator"}
 
 
 @pytest.mark.slow
