@@ -19,6 +19,7 @@ from mobile_avatar.graphs.onnx_graph import count, to_onnx
 from mobile_avatar.graphs.rome import Graph, rome_graphs
 from mobile_avatar.models.rome.avatar import RomeAvatar
 from mobile_avatar.rendering.shader import mesh_shader, mesh_vertex_shader
+from mobile_avatar.verification.fp16_range import fp16_warnings, ranges
 from mobile_avatar.verification.manifest import GRAPHS_FORMAT
 from mobile_avatar.verification.rome import verify_graphs
 from mobile_avatar.verification.rome_manifest import FLOATS
@@ -44,15 +45,15 @@ def export_rome_bundle(avatar: RomeAvatar, plan: Plan, output: Path, say: Callab
         The manifest, of format GRAPHS_FORMAT.
 
     Raises:
-        BadInput: a precision or option that ROME avatars do not have.
+        BadInput: a precision or rewrite that ROME avatars do not have.
     """
-    if plan.precision not in FLOATS or plan.rewrites or plan.options:
-        raise BadInput(
-            f"a ROME avatar is exported in {' or '.join(FLOATS)}, without rewrites and options of single targets"
-        )
+    if plan.precision not in FLOATS or plan.rewrites:
+        raise BadInput(f"a ROME avatar is exported in {' or '.join(FLOATS)}, and its graphs have no rewrites")
     target = find_target(plan.target)
     license_text = avatar.facts.get("license", "unknown")
     with replace_folder(output) as folder:
+        say("drawing golden frames")
+        golden = golden_frames(avatar, target.layout)
         rows, tools, layers = [], {}, ()
         for graph in rome_graphs(avatar, target.layout):
             say(f"converting the {graph.name} to {target.title}")
@@ -61,16 +62,17 @@ def export_rome_bundle(avatar: RomeAvatar, plan: Plan, output: Path, say: Callab
             row["parameters"], row["macs"] = count(model)
             if graph.name not in ON_CPU:
                 layers += layer_table(model)
+            if row["precision"] == "fp16":
+                (source,) = graph.spec.inputs
+                row["notes"] += fp16_warnings(ranges(graph.module, golden[graph.name][source.name]))
             rows.append(row)
             tools |= used
         save_layers(layers, folder / LAYERS)
         limit = budget(layers, plan.target, plan.precision, "split", plan.device, plan.budget_ms)
         limit["method"] += BUDGET_NOTE
-        say("drawing golden frames")
         draw = write_draw(folder, avatar)
         (folder / "mesh.vert").write_text(mesh_vertex_shader())
         (folder / "mesh.frag").write_text(mesh_shader())
-        golden = golden_frames(avatar, target.layout)
         if plan.precision != "fp32":
             del golden["frame"]  # not judged, see verification.rome
         write_golden_frames(folder, golden)
@@ -100,8 +102,11 @@ def export_rome_bundle(avatar: RomeAvatar, plan: Plan, output: Path, say: Callab
 
 def _export(graph: Graph, target: Target, plan: Plan, folder: Path, metadata: dict) -> tuple[dict, dict[str, str]]:
     """The manifest's row of one graph, and the tools that made its file."""
-    precision = "fp32" if graph.name in ON_CPU else plan.precision
-    request = Request(graph.module, graph.spec, precision, graph.warp, folder, metadata, name=graph.name)
+    precision, options = plan.precision, plan.options
+    if graph.name in ON_CPU:
+        # Nor is it compiled for an NPU.
+        precision, options = "fp32", {name: value for name, value in options.items() if name != "socs"}
+    request = Request(graph.module, graph.spec, precision, graph.warp, folder, metadata, options, name=graph.name)
     product = target.convert(request)
     row = {
         "name": graph.name,
