@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from mobile_avatar.keypoints.landmark_image import draw_landmarks_batched
 from mobile_avatar.models.bilayer.config import PRESETS
 from mobile_avatar.models.bilayer.discriminator import Discriminator
+from mobile_avatar.models.rome.camera import project, turn
 from mobile_avatar.models.rome.head_model import HeadModel
 from mobile_avatar.models.rome.model import FRONT, Frame, Mesh, Rome
 from mobile_avatar.models.rome.networks import CORE, RomeNetworks
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
+from mobile_avatar.models.rome.vertex_mlp import VertexMlp
 from mobile_avatar.models.rome.weights import save_weights
 from mobile_avatar.rendering.soft_silhouette import BLUR_RADIUS, SIGMA, near_faces
 from mobile_avatar.training.adversarial import adversarial_losses, make_discriminator
@@ -43,7 +45,10 @@ from mobile_avatar.training.step import Step, trained
 
 OFFICIAL_SIZE = 256  # of the pictures that the constants of the silhouette were chosen for
 CHAMFER_POINTS = 300  # of each side, about: all of them would take four fifths of the time
-SMALL_START = 0.01  # of the last layer that moves vertices: hair that starts as a tangle stays one
+SMALL_START = 0.1  # of the last layer that moves vertices: hair that starts as a tangle stays one
+VERTEX_RATE = 0.2
+"""Factor on the learning rate of the network that moves vertices: at the full one the pull of the Laplacian towards no
+offsets at all is faster than outlines, and its last ReLUs die."""
 WEIGHTS_FILE = "weights.safetensors"
 SURE = 1e-6  # of masks: further from 0 and 1 their logits have no gradient
 
@@ -107,8 +112,17 @@ class RomeObjective:
             "neck": silhouette_loss(whole.alpha(SIGMA * zoom)[:, None], mask),
             "chamfer": silhouette_chamfer(mesh.projected[..., :2], seen & chosen, head_mask),
             "laplacian": laplacian_loss(mesh.offsets, self.laplacian),
-            "keypoints": keypoint_loss(mesh.landmarks, clips.keypoints.flatten(0, 1)),
+            "keypoints": keypoint_loss(self.bare_landmarks(mesh, clips), clips.keypoints.flatten(0, 1)),
         }
+
+    def bare_landmarks(self, mesh: Mesh, clips: RomeClips) -> Tensor:
+        """Landmarks (n, 68, 2) of the head without offsets: they judge the codes, and hair must not follow them.
+
+        With given codes that is a constant; it falls where a network that reads codes is in training.
+        """
+        posed = mesh.posed
+        points = self.model.head.landmarks(posed.vertices, posed.rotation)
+        return project(turn(points, posed.rotation, posed.root), clips.codes().camera)[..., :2]
 
     def pictures(self, frame: Frame, clips: RomeClips) -> dict[str, Tensor]:
         """What the rendered frames are judged by; both sides stand on the same random colour, cut out alike."""
@@ -161,7 +175,9 @@ def train_rome(
     prepare_networks([networks] if judge is None else [networks, judge])
     batches = Batches(open_pool(options, folder, config.image_size), options)
     parts: dict[str, nn.Module] = {"model": networks} | ({} if judge is None else {"discriminator": judge})
-    training = {name: trained(part, options.lr, options.beta1, options.clip_norm) for name, part in parts.items()}
+    rates = [(part, VERTEX_RATE if isinstance(part, VertexMlp) else 1.0) for part in networks.children()]
+    adam = (options.lr, options.beta1, options.clip_norm)
+    training = {name: trained(part, *adam, rates if part is networks else ()) for name, part in parts.items()}
     perceptual = load_perceptual({"vgg19": options.vgg19}, options.device).get("vgg19")
     identity = IdentityLoss(Path(options.face_network)).to(options.device) if options.face_network else None
     objective = RomeObjective(model, head, judge, perceptual, identity)
