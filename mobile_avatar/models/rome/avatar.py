@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -173,6 +174,15 @@ class RomeAvatar:
     def describe(self) -> dict:
         """What a manifest says of the avatar."""
         return self.facts | {"format_version": VERSION, "model": "rome", "config": self.config}
+
+
+def is_rome_avatar(path: Path) -> bool:
+    """Whether a file says that it is one; what is no readable file at all is left to the loaders to explain."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
 
 
 def _empty_parts(config: dict, source: str) -> dict:
