@@ -28,7 +28,7 @@ ON_CPU = ("mesh",)
 BUDGET_NOTE = ", and the mesh graph, which the CPU computes"
 MESH_NOTE = (
     "mesh: float32 in every precision, for the CPU. It costs under a thousandth of a frame, half precision moves "
-    "vertices by a tenth of a pixel, and GPU delegates take no gathers"
+    "vertices by two tenths of a pixel, and GPU delegates take no gathers"
 )
 
 
