@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from mobile_avatar.avatar import UNKNOWN_LICENSE, Avatar
 from mobile_avatar.errors import BadInput
-from mobile_avatar.models.rome.avatar import FORMAT, RomeAvatar
+from mobile_avatar.models.rome.avatar import RomeAvatar, is_rome_avatar
 from mobile_avatar.models.rome.avatar_colours import avatar_colours
 from mobile_avatar.models.rome.head_files import load_head
 from mobile_avatar.models.rome.mesh_rig import Rig, rig_of_avatar, rig_of_head
@@ -57,7 +56,7 @@ def avatar_mesh(path: Path, texture_size: int) -> tuple[Rig, Mapping[str, Look]]
     Raises:
         BadInput: a damaged file, or an avatar without a mesh.
     """
-    if _kind(path) != FORMAT:
+    if not is_rome_avatar(path):
         Avatar.load(path)
         raise BadInput(
             f"{path} is a bi-layer avatar, a picture that a network warps, and has no mesh; leave it out and choose a "
@@ -67,15 +66,6 @@ def avatar_mesh(path: Path, texture_size: int) -> tuple[Rig, Mapping[str, Look]]
     avatar.facts.setdefault("license", UNKNOWN_LICENSE)
     names = _names(avatar.mesh.expressions)
     return rig_of_avatar(avatar, names, avatar_colours(avatar, texture_size), str(path)), _looks(names)
-
-
-def _kind(path: Path) -> str | None:
-    """The format that a safetensors file says it has; None where there is nothing to read."""
-    try:
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("format")
-    except (SafetensorError, OSError):
-        return None
 
 
 def _names(count: int) -> Sequence[str]:
