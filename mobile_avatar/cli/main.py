@@ -16,6 +16,7 @@ COMMANDS = {
     "report": "Write one page about a bundle: frames, parity, operators, times.",
     "create": "Make an avatar from one photo.",
     "animate": "Play an avatar from a built-in track, keypoints or a video.",
+    "mesh": "Write a rigged head as a glTF file that 3D programs open.",
     "import": "Convert officially released weights.",
     "personalize": "Make the avatar of one person from a short video, by fine-tuning.",
     "train": "Train a model on synthetic heads or on a prepared dataset.",

@@ -168,7 +168,7 @@ def export_bundle(avatar: Avatar, plan: Plan, output: Path, say: Callable[[str],
             "inputs": [tensor.to_dict() for tensor in spec.inputs],
             "outputs": [tensor.to_dict() for tensor in spec.outputs],
             "roles": product.files,
-            "files": _hash_files(folder),
+            "files": hash_files(folder),
             "parameters": parameters,
             "macs": macs,
             "macs_plain": macs_plain,
@@ -242,7 +242,8 @@ def _write_texture(folder: Path, texture: torch.Tensor) -> None:
     write_png(folder / "texture.png", to_uint8(texture[0]))
 
 
-def _hash_files(folder: Path) -> list[dict]:
+def hash_files(folder: Path) -> list[dict]:
+    """`manifest["files"]`: path, SHA-256 and size of everything in the folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return [
         {"path": path.relative_to(folder).as_posix(), "sha256": sha256(path), "bytes": path.stat().st_size}

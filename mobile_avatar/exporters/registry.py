@@ -23,13 +23,13 @@ class Request:
     """Everything a converter needs; it writes its files into `folder` and nowhere else."""
 
     module: "nn.Module"
-    """The deployment graph in eval mode: keypoints (1, 136) -> outputs in the order and layout of `spec`."""
+    """The deployment graph in eval mode: its one input -> outputs in the order and layout of `spec`."""
     spec: GraphSpec
     """Names, shapes and layouts."""
     precision: str
     """One of the target's."""
     warp: str
-    """`split`, `native` or `gather`."""
+    """`split`, `native` or `gather`; of graphs without a warp, `split` if GPUs run it and `gather` if only CPUs do."""
     folder: Path
     """The bundle folder."""
     metadata: dict[str, str]
@@ -42,6 +42,8 @@ class Request:
     """`mixed`: layers, as paths inside `module.generator`, that stay above 8 bits."""
     quantize_io: bool = False
     """Inputs and outputs are integers too; only targets that say so are asked."""
+    name: str = "render"
+    """Stem of the model file, so that several graphs can lie in one bundle."""
 
 
 @dataclass(frozen=True)

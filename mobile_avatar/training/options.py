@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import yaml
@@ -17,7 +18,7 @@ STUDENT = "mobile"
 FROM_WEIGHTS = "of-the-weights"
 # What may change when a run goes on: how long, where and how it is computed, not what.
 CHANGEABLE = ("steps", "device", "lr", "bf16", "checkpointing", "checkpoint_every", "sheet_every", "log_every")
-PATHS = ("weights", "vgg19", "vggface")
+PATHS = ("weights", "vgg19", "vggface", "face_network", "resnet50", "mobilenet_v2")
 
 # Defaults that belong together. `thesis`: section 4 of the thesis and the official scripts. `substitute`: for training
 # without downloaded networks; it has no adversarial loss unless asked for.
@@ -190,6 +191,9 @@ class TrainOptions:
         return self.lr * SCHEDULES[self.schedule](step, self.steps)
 
 
+Options = TypeVar("Options")
+
+
 def has_bf16(device: str) -> bool:
     """Whether bfloat16 is fast there: on GPUs, and on CPUs with instructions for it (elsewhere it is emulated)."""
     if device.startswith("cuda"):
@@ -203,25 +207,26 @@ def has_bf16(device: str) -> bool:
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16"))
 
 
-def read_options(folder: Path, resume: bool, overrides: dict) -> TrainOptions:
-    """Resolved TrainOptions of a run: from the command line, or when resuming those it was started with.
+def read_options(folder: Path, resume: bool, overrides: dict, kind: type[Options] = TrainOptions) -> Options:
+    """Resolved options of a run: from the command line, or when resuming those it was started with.
 
-    What is in CHANGEABLE may change on the way; BadInput names any other option that would.
+    What is in CHANGEABLE may change on the way; BadInput names any other option that would. `kind` is the class of the
+    options: a dataclass with `resolved`.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     stored = Path(folder) / "options.yaml"
     if not (resume and stored.is_file()):
-        return TrainOptions(**given).resolved()
+        return kind(**given).resolved()
     before = yaml.safe_load(stored.read_text())
     if not isinstance(before, dict):
         raise BadInput(f"{stored} is damaged; choose another --run")
     for key, value in given.items():
         if key not in CHANGEABLE and not _same(key, before.get(key), value):
             raise BadInput(f"{stored} has {key} {before.get(key)}, not {value}; leave the option out to resume")
-    known = {field.name for field in fields(TrainOptions)}
+    known = {field.name for field in fields(kind)}
     if given.get("device", before.get("device")) != before.get("device"):
         before.pop("bf16", None)  # it belongs to the device
-    return TrainOptions(**{key: value for key, value in before.items() if key in known} | given).resolved()
+    return kind(**{key: value for key, value in before.items() if key in known} | given).resolved()
 
 
 def _same(key: str, before: object, value: object) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mobile_avatar.data.clips import Clips, Draw
+from mobile_avatar.data.synthetic.heads import HeadBatch
 from mobile_avatar.errors import BadInput
 from mobile_avatar.files import replace_file
 from mobile_avatar.progress import progress
@@ -74,15 +75,19 @@ class FramePool:
         for start in progress(starts, chunks, "rendering people", True, chunks - len(starts), CHUNK):
             stop = min(start + CHUNK, count)
             batch = heads.sample(list(range(start, stop)), self.spec.frames, device=device)
-            self.images[start:stop] = _to_bytes((batch.images + 1) / 2)
-            self.masks[start:stop] = _to_bytes(batch.masks)
-            self.keypoints[start:stop] = batch.keypoints.cpu().numpy()
-            self.texture_uv[start:stop] = batch.texture_uv.cpu().numpy()
+            self._write(slice(start, stop), batch)
             # Another run may have gone further meanwhile.
             done, made = self._stored()
             self.done, size = max(stop, done), max(self.size, made["identities"] if made else 0)
             with replace_file(self.folder / "pool.json") as temporary:
                 temporary.write_text(json.dumps({"spec": asdict(self.spec) | {"identities": size}, "done": self.done}))
+
+    def _write(self, people: slice, batch: HeadBatch) -> None:
+        """Store the frames of some people."""
+        self.images[people] = _to_bytes((batch.images + 1) / 2)
+        self.masks[people] = _to_bytes(batch.masks)
+        self.keypoints[people] = batch.keypoints.cpu().numpy()
+        self.texture_uv[people] = batch.texture_uv.cpu().numpy()
 
     @property
     def image_size(self) -> int:

@@ -39,19 +39,20 @@ def open_coreml(exported: Exported) -> Runner:
         raise MissingTool("checking a CoreML package needs coremltools; run `pip install coremltools`") from error
     _compare(program, exported.spec)
     checks = [_structure(program)]
-    if exported.precision != "fp32":
+    # Graphs that are about pixels have a grid; those of a ROME avatar leave all sampling to the draw call.
+    if exported.precision != "fp32" and {"uv", "image"} & {tensor.name for tensor in exported.spec.outputs}:
         checks.append(_grid(program))
     if exported.precision in INTEGER:
         checks.append(_integers(program, tensors=exported.precision != "w8a16"))
     if sys.platform == "darwin":
         return Runner("coreml-macos", _predictor(exported), checks)
-    outputs = exported.spec.outputs
+    (source,), outputs = exported.spec.inputs, exported.spec.outputs
 
-    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
-        results = evaluate(program, {"keypoints": torch.from_numpy(np.ascontiguousarray(keypoints))})
+    def run(values: np.ndarray) -> dict[str, np.ndarray]:
+        results = evaluate(program, {source.name: torch.from_numpy(np.ascontiguousarray(values))})
         return {tensor.name: results[tensor.name].float().numpy() for tensor in outputs}
 
-    run(np.zeros(exported.spec.inputs[0].shape, np.float32))  # refuses unknown operations now, not later
+    run(np.zeros(source.shape, np.float32))  # refuses unknown operations now, not later
     return Runner(f"mil-in-torch-{exported.precision} ({ARITHMETIC[exported.precision]})", run, checks)
 
 
@@ -60,9 +61,10 @@ def _predictor(exported: Exported) -> Callable[[np.ndarray], dict[str, np.ndarra
     import coremltools as ct
 
     model = ct.models.MLModel(str(exported.files["model"]))
+    (source,) = exported.spec.inputs
 
-    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
-        results = model.predict({"keypoints": np.ascontiguousarray(keypoints, np.float32)})
+    def run(values: np.ndarray) -> dict[str, np.ndarray]:
+        results = model.predict({source.name: np.ascontiguousarray(values, np.float32)})
         return {t.name: np.asarray(results[t.name], np.float32).reshape(t.shape) for t in exported.spec.outputs}
 
     return run

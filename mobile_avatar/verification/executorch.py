@@ -42,9 +42,9 @@ def open_executorch(exported: Exported) -> Runner:
     for key, expected in (("inputs", exported.spec.inputs), ("outputs", exported.spec.outputs)):
         check_interface(path, _interface(found[key], names.get(key, []), expected), expected)
 
-    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
-        values = worker.ask("run", np.ascontiguousarray(keypoints, np.float32))
-        return {tensor.name: value for tensor, value in zip(exported.spec.outputs, values, strict=True)}
+    def run(values: np.ndarray) -> dict[str, np.ndarray]:
+        results = worker.ask("run", np.ascontiguousarray(values, np.float32))
+        return {tensor.name: value for tensor, value in zip(exported.spec.outputs, results, strict=True)}
 
     checks = [Check("names inside the file", bool(names), ", ".join(names.get("outputs", [])) or "none")]
     return Runner(f"executorch-xnnpack-cpu{ARITHMETIC[exported.precision]}", run, checks)

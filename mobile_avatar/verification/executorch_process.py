@@ -54,11 +54,11 @@ def load(content: bytes, facts: str) -> dict:
     }
 
 
-def run(keypoints: np.ndarray) -> list[np.ndarray]:
-    """Execute the opened file: float32 (1, 136) to its outputs in order."""
+def run(values: np.ndarray) -> list[np.ndarray]:
+    """Execute the opened file: its one input, float32, to its outputs in order."""
     import torch
 
-    return [output.numpy() for output in _opened[1].execute([torch.from_numpy(keypoints)])]
+    return [output.numpy() for output in _opened[1].execute([torch.from_numpy(values)])]
 
 
 _COMMANDS = {f.__name__: f for f in (load, run)}

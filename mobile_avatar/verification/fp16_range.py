@@ -45,14 +45,14 @@ class TensorRange:
     """What half precision takes for zero here, one clause each."""
 
 
-def ranges(module: nn.Module, keypoints: np.ndarray) -> list[TensorRange]:
+def ranges(module: nn.Module, inputs: np.ndarray) -> list[TensorRange]:
     """Run a graph in float32 and measure every parameter, then every tensor in the order in which it is computed.
 
     Views are left out. Vectors run in batches where the graph takes them, else one by one.
 
     Args:
-        module: a deployment graph in eval mode, keypoints (N, 136) or (1, 136) -> tensors.
-        keypoints: float32 (N, 136) in [-1, 1].
+        module: a deployment graph in eval mode, inputs (N, ...) or (1, ...) -> tensors.
+        inputs: float32 (N, ...), of the bi-layer avatar keypoints (N, 136) in [-1, 1].
     """
     constants = {name: value.detach() for name, value in (*module.named_parameters(), *module.named_buffers())}
     found = [
@@ -60,7 +60,7 @@ def ranges(module: nn.Module, keypoints: np.ndarray) -> list[TensorRange]:
         for name, value in constants.items()
         if _counts(value)
     ]
-    vectors = torch.from_numpy(np.ascontiguousarray(keypoints, np.float32))
+    vectors = torch.from_numpy(np.ascontiguousarray(inputs, np.float32))
     recorder = _Recorder({value.data_ptr() for value in constants.values()})
     with torch.no_grad():
         parts = vectors.split(BATCH if _takes_batches(module, vectors[:2]) else 1)

@@ -49,8 +49,8 @@ def open_litert(exported: Exported, threads: int = 1) -> Runner:
     (source,) = exported.spec.inputs
     outputs = {tensor.name: tensor for tensor in exported.spec.outputs}
 
-    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
-        stored = signature(**{source.name: source.store(keypoints)})
+    def run(values: np.ndarray) -> dict[str, np.ndarray]:
+        stored = signature(**{source.name: source.store(values)})
         # The interpreter hands out its own buffers, which the next call overwrites.
         return {name: outputs[name].load(value).copy() for name, value in stored.items()}
 

@@ -9,13 +9,20 @@ from mobile_avatar.errors import BadInput
 from mobile_avatar.files import inside
 from mobile_avatar.graphs.spec import GraphSpec, TensorSpec, graph_spec, image_shape
 from mobile_avatar.verification.parity import THRESHOLDS
+from mobile_avatar.verification.rome_manifest import check_graphs
 
 FORMAT = 1
+GRAPHS_FORMAT = 2
+"""Of bundles with several graphs, `manifest["graphs"]`, and a draw call in between: ROME avatars."""
 INTEGERS = ("int8", "uint8", "int16", "uint16")
 
 
-def read_manifest(folder: Path) -> dict:
-    """The manifest of a bundle; BadInput when it is missing, damaged or of a newer format."""
+def read_manifest(folder: Path, graphs: bool = False) -> dict:
+    """The manifest of a bundle; BadInput when it is missing, damaged or of a newer format.
+
+    Args:
+        graphs: whether the caller also takes bundles of several graphs; for others they are a BadInput.
+    """
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise BadInput(f"{folder} is not a bundle (no manifest.json); make one with `mobile-avatar export`")
@@ -24,10 +31,12 @@ def read_manifest(folder: Path) -> dict:
         version = manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} is damaged; export the bundle again") from error
-    if not isinstance(version, int) or version > FORMAT:
-        raise BadInput(f"{path} has format {version}, this program reads up to {FORMAT}; update mobile-avatar")
+    if not isinstance(version, int) or version > GRAPHS_FORMAT:
+        raise BadInput(f"{path} has format {version}, this program reads up to {GRAPHS_FORMAT}; update mobile-avatar")
+    if version == GRAPHS_FORMAT and not graphs:
+        raise BadInput(f"{folder} is the bundle of a ROME avatar, which only `mobile-avatar verify` reads yet")
     try:
-        names = _check(manifest)
+        names = check_graphs(manifest) if version == GRAPHS_FORMAT else _check(manifest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is damaged ({error!r}); export the bundle again") from error
     for name in names:

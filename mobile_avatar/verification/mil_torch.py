@@ -21,6 +21,10 @@ OPERATIONS: dict[str, Callable[[Arguments], Tensor]] = {
     "add": lambda a: a["x"] + a["y"],
     "sub": lambda a: a["x"] - a["y"],
     "mul": lambda a: a["x"] * a["y"],
+    "real_div": lambda a: a["x"] / a["y"],
+    "sqrt": lambda a: a["x"].sqrt(),
+    "reduce_sum": lambda a: a["x"].sum(_integers(a["axes"]), keepdim=bool(a.get("keep_dims", False))),
+    "reduce_mean": lambda a: a["x"].mean(_integers(a["axes"]), keepdim=bool(a.get("keep_dims", False))),
     "maximum": lambda a: torch.maximum(a["x"], a["y"]),
     "relu": lambda a: a["x"].relu(),
     "tanh": lambda a: a["x"].tanh(),
@@ -194,6 +198,16 @@ def concat(a: Arguments) -> Tensor:
     """Joined along `axis`."""
     _only(a, "interleave", False, False)
     return torch.cat(a["values"], int(a["axis"]))
+
+
+@means("gather")
+def gather(a: Arguments) -> Tensor:
+    """Entries `indices` of `axis`; the axes of indices take its place."""
+    _only(a, "batch_dims", 0, 0)
+    _only(a, "validate_indices", False, False)
+    x, axis, indices = a["x"], int(a.get("axis", 0)), a["indices"].long()
+    taken = x.index_select(axis, indices.flatten() % x.shape[axis])
+    return taken.unflatten(axis, indices.shape) if indices.ndim != 1 else taken
 
 
 @means("slice_by_index")

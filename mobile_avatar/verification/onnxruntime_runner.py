@@ -26,7 +26,7 @@ def open_onnx(exported: Exported) -> Runner:
 
 
 def open_session(path: Path, spec: GraphSpec) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """keypoints (1, 136) -> output name -> float32 array, computed by ONNX Runtime on one CPU thread."""
+    """The one input -> output name -> float32 array, computed by ONNX Runtime on one CPU thread."""
     onnxruntime = load_onnxruntime()
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
@@ -38,11 +38,11 @@ def open_session(path: Path, spec: GraphSpec) -> Callable[[np.ndarray], dict[str
         raise CheckFailed(f"{path} is damaged, ONNX Runtime does not load it; export the avatar again") from error
     check_interface(path, _interface(session.get_inputs()), spec.inputs)
     check_interface(path, _interface(session.get_outputs()), spec.outputs)
-    names = [tensor.name for tensor in spec.outputs]
+    (source,), names = spec.inputs, [tensor.name for tensor in spec.outputs]
 
-    def run(keypoints: np.ndarray) -> dict[str, np.ndarray]:
-        values = session.run(names, {"keypoints": keypoints.astype(np.float32)})
-        return dict(zip(names, values, strict=True))
+    def run(values: np.ndarray) -> dict[str, np.ndarray]:
+        results = session.run(names, {source.name: values.astype(np.float32)})
+        return dict(zip(names, results, strict=True))
 
     return run
 

@@ -39,14 +39,14 @@ class Parity:
         return row
 
 
-def run_cases(runner: Runner, keypoints: np.ndarray) -> dict[str, np.ndarray]:
-    """Run (T, 136) keypoints one vector at a time; output name -> (T, ...).
+def run_cases(runner: Runner, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Run inputs (T, ...) one at a time; output name -> (T, ...).
 
     Raises CheckFailed when the runtime gives up on the file.
     """
     try:
         with ThreadPoolExecutor(runner.workers) as pool:
-            frames = list(pool.map(lambda row: runner.run(row[None]), keypoints))
+            frames = list(pool.map(lambda row: runner.run(row[None]), inputs))
     except MobileAvatarError:
         raise
     except Exception as error:  # whatever a third-party runtime raises

@@ -1,5 +1,6 @@
 """Runs a `snpe` bundle: the DLC itself on Qualcomm's Hexagon simulator, and holds it against its source ONNX."""
 
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -39,11 +40,11 @@ class Simulator:
         self._to_start = WORKERS - 1
         self._idle.put(self._start())
 
-    def run(self, keypoints: np.ndarray) -> dict[str, np.ndarray]:
-        """keypoints (1, 136) -> output name -> array, both in the types of the file."""
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Input name -> array, to output name -> array, in the types of the file."""
         worker = self._take()
         try:
-            return worker.ask("run", {"keypoints": np.ascontiguousarray(keypoints)})
+            return worker.ask("run", {name: np.ascontiguousarray(array) for name, array in feeds.items()})
         finally:
             self._idle.put(worker)
 
@@ -78,7 +79,7 @@ def open_qnn(exported: Exported) -> Runner:
     checks = check_dlc(dlc, load_model(source), exported.spec)
     if not floating:
         checks.append(check_integers(dlc))
-    probe = np.linspace(-1, 1, 136, dtype=np.float32)[None]
+    probe = _probe(exported.spec)
     name = SIMULATOR + ("fp16" if floating else exported.precision)
     try:
         simulator = Simulator("load_dlc", path)
@@ -102,13 +103,20 @@ def open_qnn(exported: Exported) -> Runner:
 
 def _real(simulator: Simulator, spec: GraphSpec) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """`Simulator.run` with real numbers, where the file's inputs and outputs are integers."""
-    (keypoints,) = spec.inputs
+    (source,) = spec.inputs
 
     def run(values: np.ndarray) -> dict[str, np.ndarray]:
-        results = simulator.run(keypoints.store(values))
+        results = simulator.run({source.name: source.store(values)})
         return {tensor.name: tensor.load(results[tensor.name]) for tensor in spec.outputs}
 
     return run
+
+
+def _probe(spec: GraphSpec) -> np.ndarray:
+    """Some input: everything from the lowest to the highest value, within [-1, 1]."""
+    (source,) = spec.inputs
+    low, high = (max(-1.0, min(1.0, value)) for value in source.range)
+    return np.linspace(low, high, math.prod(source.shape), dtype=np.float32).reshape(source.shape)
 
 
 def _agree(

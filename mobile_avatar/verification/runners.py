@@ -27,7 +27,7 @@ class Runner:
     name: str
     """Which runtime and arithmetic, as the parity table shows it: `litert-cpu`, `qnn-htp-simulator-fp16`, ..."""
     run: Callable[[np.ndarray], dict[str, np.ndarray]]
-    """keypoints (1, 136) float32 -> output name -> float32 array of the manifest's shape."""
+    """The graph's one input, float32 of its shape -> output name -> float32 array of the manifest's shape."""
     checks: list[Check] = field(default_factory=list)
     """Further checks made while the file was opened."""
     workers: int = 1

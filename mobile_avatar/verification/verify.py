@@ -12,7 +12,7 @@ from mobile_avatar.graphs.spec import GraphSpec, TensorSpec
 from mobile_avatar.rendering.composite import composite
 from mobile_avatar.verification.manifest import belongs, judged_tensors, spec_of
 from mobile_avatar.verification.parity import THRESHOLDS, compare, run_cases, unmeasured
-from mobile_avatar.verification.runners import Check, Exported, open_runner
+from mobile_avatar.verification.runners import Check, Exported, Runner, open_runner
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,7 @@ def examine(folder: Path, manifest: dict) -> Verified:
         manifest["warp"],
     )
     try:
-        for name, what in changed.items():
-            # A runtime written in C++ may crash on a damaged file, so it never sees one.
-            if any(belongs(name, role) for role in manifest["roles"].values()):
-                raise CheckFailed(f"{what}, so it was not executed")
-        runner = open_runner(find_target(manifest["target"]).runner, exported)
+        runner = open_unchanged(manifest["target"], exported, changed)
         results = run_cases(runner, golden["keypoints"])
     except (MissingTool, CheckFailed) as error:
         passed = False if isinstance(error, CheckFailed) else None
@@ -73,6 +69,17 @@ def examine(folder: Path, manifest: dict) -> Verified:
         results["image"] = composite_results(folder, spec, manifest["avatar"]["config"], results)
     rows = [compare(t, runner.name, results[t.name], golden[t.name], threshold).to_dict() for t in wanted]
     return Verified(rows, _rows([*checks, *runner.checks]), golden, results)
+
+
+def open_unchanged(target: str, exported: Exported, changed: dict[str, str]) -> Runner:
+    """The target's runner for files that are as they were exported; `changed` is what `changed_files` found.
+
+    A runtime written in C++ may crash on a damaged file, so it never sees one: CheckFailed.
+    """
+    for name, what in changed.items():
+        if any(belongs(name, path.relative_to(exported.folder).as_posix()) for path in exported.files.values()):
+            raise CheckFailed(f"{what}, so it was not executed")
+    return open_runner(find_target(target).runner, exported)
 
 
 def composite_results(folder: Path, spec: GraphSpec, config: dict, results: dict[str, np.ndarray]) -> np.ndarray:
@@ -105,19 +112,21 @@ def changed_files(folder: Path, files: list[dict]) -> dict[str, str]:
     return changed
 
 
-def read_golden(folder: Path, tensor: TensorSpec) -> np.ndarray:
+def read_golden(folder: Path, tensor: TensorSpec, place: str = "golden") -> np.ndarray:
     """Golden values of one input or output: (T, ...) float32 of the tensor's own shape, T at least 1.
+
+    They are stored in `place` of the bundle; as float16 where they are numbers of half precision.
 
     Raises CheckFailed when the file is missing or damaged.
     """
-    path = inside(folder, f"golden/{tensor.name}.npy")
+    path = inside(folder, f"{place}/{tensor.name}.npy")
     try:
         array = np.load(path, allow_pickle=False)
-        if array.dtype != np.float32 or array.shape[1:] != tensor.shape[1:] or not len(array):
+        if array.dtype not in (np.float16, np.float32) or array.shape[1:] != tensor.shape[1:] or not len(array):
             raise ValueError(f"{array.dtype} {array.shape}")
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise CheckFailed(f"{path} is missing or damaged; export the bundle again") from error
-    return array
+    return array.astype(np.float32, copy=False)
 
 
 def _rows(checks: list[Check]) -> list[dict]:

@@ -280,7 +280,7 @@ def test_a_terminated_export_cleans_up(tmp_path):
 
 def test_a_newer_bundle_is_refused(bundles, capfd, tmp_path):
     manifest = json.loads((bundles["onnx"] / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 3}))
     done = run(capfd, "verify", tmp_path)
     assert done.code == 2
-    assert "format 2, this program reads up to 1; update" in done.sentence
+    assert "format 3, this program reads up to 2; update" in done.sentence

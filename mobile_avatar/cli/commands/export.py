@@ -53,13 +53,20 @@ def command(avatar, target, device, converter, socs, mixed, strict, output, forc
 
     from mobile_avatar.avatar import Avatar
     from mobile_avatar.exporters.bundle import export_bundle, judge, plan_from_recipe
+    from mobile_avatar.exporters.rome_bundle import export_rome_bundle
+    from mobile_avatar.models.rome.avatar import RomeAvatar, is_rome_avatar
 
     if plan["rewrites"] is not None:
         names = [name.strip() for name in plan["rewrites"].split(",")]
         plan["rewrites"] = () if names == ["none"] else tuple(names)
-    gate = plan["budget_ms"] is not None
+    gate, rome = plan["budget_ms"] is not None, is_rome_avatar(source)
+    if rome and plan["warp"] is not None:
+        raise click.UsageError("a ROME avatar has a draw call where others have a warp; leave --warp out")
     plan = plan_from_recipe(recipe, options=options, recipe=mixed, **plan)
-    manifest = export_bundle(Avatar.load(source), plan, output, say)
+    if rome:
+        manifest = export_rome_bundle(RomeAvatar.load(source), plan, output, say)
+    else:
+        manifest = export_bundle(Avatar.load(source), plan, output, say)
     if as_json:
         print_json(manifest)
     else:
@@ -71,17 +78,19 @@ def _print_summary(manifest: dict, output: Path) -> None:
     from mobile_avatar.verification.manifest import belongs
 
     print_checks(manifest)
-    model = manifest["roles"]["model"]
-    size = sum(entry["bytes"] for entry in manifest["files"] if belongs(entry["path"], model))
+    click.echo()
+    for graph in manifest.get("graphs", [manifest]):
+        model = graph["roles"]["model"]
+        size = sum(entry["bytes"] for entry in manifest["files"] if belongs(entry["path"], model))
+        click.echo(f"{output / model}  {size / 1e6:.2f} MB")
     limit = manifest["budget"]
     estimate = "none"
     if limit["estimate_ms"] is not None:
         estimate = f"{limit['estimate_ms']:g} ms, between {limit['low_ms']:g} and {limit['high_ms']:g}"
-    click.echo(f"\n{output / model}  {size / 1e6:.2f} MB")
-    before, after = manifest["macs_plain"] / 1e9, manifest["macs"] / 1e9
-    rewrites = ", ".join(manifest["rewrites"]) or "none"
-    click.echo(f"{manifest['parameters'] / 1e6:.2f} M parameters, {after:.3f} GMAC per frame")
-    click.echo(f"rewrites: {rewrites}; {before:.3f} GMAC in the official structure")
+    click.echo(f"{manifest['parameters'] / 1e6:.2f} M parameters, {manifest['macs'] / 1e9:.3f} GMAC per frame")
+    if "rewrites" in manifest:
+        rewrites = ", ".join(manifest["rewrites"]) or "none"
+        click.echo(f"rewrites: {rewrites}; {manifest['macs_plain'] / 1e9:.3f} GMAC in the official structure")
     click.echo(f"ESTIMATE, not measured, for {limit['device']}: {estimate} (budget {limit['budget_ms']:g} ms)")
     click.echo(limit["method"])
     for note in manifest["notes"]:

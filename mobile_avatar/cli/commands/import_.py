@@ -48,3 +48,43 @@ def bilayer(runs_dir, epoch, enhancer_epoch, align_corners, output, force, as_js
     if discriminator is not None:
         say("the discriminator was read and checked; it is for training and is not in the weights file")
     click.echo(f"{output}: {result['parameters'] / 1e6:.2f} M parameters, {model.config.image_size} px")
+
+
+@command.command("rome")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="weights.safetensors to write.")
+@force_option
+@json_option
+def rome(folder, output, force, as_json):
+    """Read rome.pth, and what is there of linear_hair.pth, disp_model.pth, u_full.pt, mean_deform.pt and
+    deca_model.tar, from FOLDER. The official weights are for non-commercial research only."""
+    from mobile_avatar.files import check_output, sha256
+    from mobile_avatar.models.rome.official_files import LICENSE, import_official
+    from mobile_avatar.models.rome.weights import save_weights
+
+    check_output(output, force)
+    imported = import_official(folder)
+    networks = imported.networks
+    source = ", ".join(path.name for path in imported.files.values())
+    save_weights(networks, output, {"license": LICENSE, "trained_on": "see the official release", "source": source})
+    say(f"licence: {LICENSE}")
+    say("the weights that come with mobile-avatar are not derived from them")
+    result = {
+        "weights": str(output),
+        "sha256": sha256(output),
+        "source": source,
+        "config": networks.config.to_dict(),
+        "parts": {name: sum(p.numel() for p in networks.part(name).parameters()) for name in networks.parts},
+        "parameters": sum(p.numel() for p in networks.parameters()),
+        "missing": imported.missing,
+        "ignored": imported.ignored,
+        "license": LICENSE,
+    }
+    if as_json:
+        print_json(result)
+        return
+    for part, file in imported.missing.items():
+        say(f"without {part}: {file} is not in {folder}")
+    if imported.ignored:
+        say("ignored tensors: " + ", ".join(f"{name}.* ({count})" for name, count in imported.ignored.items()))
+    click.echo(f"{output}: {result['parameters'] / 1e6:.2f} M parameters in {', '.join(networks.parts)}")

@@ -8,12 +8,15 @@ import click
 
 from mobile_avatar.cli.common import find_weights, json_option, print_json, print_table, say
 from mobile_avatar.models.bilayer.config import PRESETS
+from mobile_avatar.models.rome.presets import PRESETS as ROME_PRESETS
 
 FILE = click.Path(path_type=Path)
+ROME = ("rome", "linear-rome")
+ROME_ONLY = ("face_network", "resnet50", "mobilenet_v2", "basis_people")
 
 
 @click.command()
-@click.argument("stage", type=click.Choice(["bilayer", "updater", "joint", "distill"]))
+@click.argument("stage", type=click.Choice(["bilayer", "updater", "joint", "distill", *ROME]))
 @click.option(
     "--data", help="`synthetic` (the default: a pool beside the run), `synthetic-stream`, or a dataset folder."
 )
@@ -26,7 +29,11 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint, with its options.")
 @click.option("--dry-run", is_flag=True, help="Show the resolved options and what they amount to, and stop.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Default: compact; distill: mobile, the student.")
+@click.option(
+    "--preset",
+    type=click.Choice([*PRESETS, *(name for name in ROME_PRESETS if name not in PRESETS)]),
+    help=f"Default: compact; distill: mobile, the student; of rome: {', '.join(ROME_PRESETS)} (default: small).",
+)
 @click.option("--image-size", type=click.IntRange(64), help="Side in pixels; default: the preset's.")
 @click.option("--tex-spade/--no-tex-spade", default=None, help="Adaptive SPADE in the texture generator.")
 @click.option("--adaptive-skips/--no-adaptive-skips", default=None, help="Predicted skips.")
@@ -39,6 +46,12 @@ FILE = click.Path(path_type=Path)
 @click.option("--losses", type=click.Choice(["thesis", "substitute"]), help="Default: thesis where --vgg19 is given.")
 @click.option("--vgg19", type=FILE, help="VGG19 weights in torchvision's format, for the perceptual loss.")
 @click.option("--vggface", type=FILE, help="VGGFace (VGG16) weights in the same format.")
+@click.option("--face-network", type=FILE, help="Of rome: ResNet-50 that knows faces, for the identity loss.")
+@click.option(
+    "--resnet50", type=FILE, help="Of linear-rome: torchvision weights that the photo's regressor starts from."
+)
+@click.option("--mobilenet-v2", type=FILE, help="Of linear-rome: the same for the frames' regressor.")
+@click.option("--basis-people", type=click.IntRange(2), help="Of linear-rome: people behind the basis.")
 @click.option("--adversarial/--no-adversarial", default=None, help="Train with a discriminator.")
 @click.option("--uv-weight", type=click.FloatRange(0), help="Weight of the supervised warp of synthetic frames.")
 @click.option("--warp-weight", type=click.FloatRange(0), help="Weight of the warp regulariser, which decays.")
@@ -57,7 +70,17 @@ def command(stage, run_dir, resume, dry_run, as_json, **overrides):
     """Train the base networks (STAGE bilayer), the texture updater (updater), then both together (joint).
 
     `distill` trains the lighter per-frame network of --preset to show what the model in --weights shows.
+
+    `rome` trains the mesh avatar on synthetic heads, `linear-rome` its linear model from the --weights of that.
     """
+    if stage in ROME:
+        from mobile_avatar.cli.rome_training import train
+
+        train(stage, run_dir, resume, dry_run, as_json, overrides)
+        return
+    for name in ROME_ONLY:
+        if overrides.pop(name) is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} is no option of the stage {stage}; leave it out")
     from mobile_avatar.models.bilayer.weights import load_weights, save_weights
     from mobile_avatar.training import distributed
     from mobile_avatar.training.adversarial import load_discriminator

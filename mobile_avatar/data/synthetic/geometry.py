@@ -54,7 +54,7 @@ class Scene:
 
 
 @lru_cache(maxsize=8)
-def _fields(device: str) -> tuple[list, list, Tensor, Tensor, Tensor]:
+def surface_fields(device: str) -> tuple[list, list, Tensor, Tensor, Tensor]:
     """Weights of the shape and expression fields on the grid as (index, weight (rows, columns), displacement), the
     weight of the jaw's rotation, the closing of the lips (unit: head units), and the push-back of the mouth's
     interior."""
@@ -126,7 +126,7 @@ def _displace(surface: Tensor, table: list, amplitudes: Tensor) -> Tensor:
 def head_surface(identity: Identity, frames: Frames) -> tuple[Tensor, Tensor]:
     """Head in head space: at rest, and with the frame's expression; (n, ROWS, COLUMNS, 3) each."""
     device = identity.skin.device
-    shape, expression, jaw, closing, back = _fields(str(device))
+    shape, expression, jaw, closing, back = surface_fields(str(device))
     n = identity.skin.shape[0]
     rest = template(str(device)).surface.expand(n, ROWS, COLUMNS, 3)
     rest = _displace(rest, shape, identity.shape) + closing

@@ -9,7 +9,6 @@ import torch
 from mobile_avatar.exporters.registry import Product, Request, register_target
 from mobile_avatar.exporters.workshop import workshop
 
-MODEL = "render.mlpackage"
 COORDINATE_OPS = {"add", "mul", "sub", "tanh", "transpose"}
 """What may lie between the heads and the grid that the warp reads; half precision there moves pixels."""
 
@@ -42,6 +41,7 @@ def convert(request: Request) -> Product:
         CheckFailed: the converter refused the graph.
     """
     notes, quantization = NOTES.get(request.precision, ()), {}
+    path = f"{request.name}.mlpackage"
     with workshop(request.folder, "coremltools"):
         import coremltools as ct
 
@@ -51,8 +51,8 @@ def convert(request: Request) -> Product:
             notes += merged
         model = _package(program, request)
         _describe(model, request)
-        model.save(str(request.folder / MODEL))
-    return Product({"model": MODEL}, {"coremltools": ct.__version__}, notes, quantization=quantization)
+        model.save(str(request.folder / path))
+    return Product({"model": path}, {"coremltools": ct.__version__}, notes, quantization=quantization)
 
 
 def _program(request: Request) -> object:

@@ -13,7 +13,6 @@ from mobile_avatar.exporters.registry import Product, Request, register_target
 from mobile_avatar.exporters.workshop import workshop
 from mobile_avatar.quantization.executorch import Operator, count_operators, describe, quantize
 
-MODEL = "render.pte"
 FACTS_METHOD = "mobile_avatar"
 """A method without inputs that returns the metadata as JSON; .pte files have no other place for it."""
 WIDE_WEIGHTS = (
@@ -60,10 +59,11 @@ def convert(request: Request) -> Product:
             constant_methods={FACTS_METHOD: _facts(request)},
         )
         operators = count_operators(lowered.exported_program())
-        (request.folder / MODEL).write_bytes(lowered.to_executorch().buffer)
+        path = f"{request.name}.pte"
+        (request.folder / path).write_bytes(lowered.to_executorch().buffer)
     tools = ("executorch", *(["torchao"] if integer else []))
     return Product(
-        {"model": MODEL},
+        {"model": path},
         {name: version(name) for name in tools},
         (*_notes(operators), *([WIDE_WEIGHTS] if request.precision == "fp16" else [])),
         quantization=describe(operators, request.keep) if integer else {},
@@ -94,12 +94,27 @@ class Widened(nn.Module):
         return tuple(output.float() for output in self.generator(keypoints))
 
 
+class Halved(nn.Module):
+    """A whole graph in half precision with float32 input and outputs."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.half()
+
+    def forward(self, values: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = self.module(values.half())
+        return tuple(map(Tensor.float, outputs)) if isinstance(outputs, tuple) else outputs.float()
+
+
 def half(module: nn.Module) -> nn.Module:
     """A copy of a deployment graph whose network computes in half precision.
 
-    The grid stays float32: half-precision positions in a 256 px image are up to an eighth of a pixel apart.
+    The grid stays float32: half-precision positions in a 256 px image are up to an eighth of a pixel apart. A graph
+    without a generator has no grid.
     """
     module = copy.deepcopy(module)
+    if not hasattr(module, "generator"):
+        return Halved(module).eval()
     module.generator = Widened(module.generator)
     return module.eval()
 

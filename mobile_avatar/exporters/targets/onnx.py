@@ -4,8 +4,6 @@ from importlib.metadata import version
 
 from mobile_avatar.exporters.registry import Product, Request, register_target
 
-MODEL = "render.onnx"
-
 
 @register_target(
     name="onnx",
@@ -24,8 +22,9 @@ def convert(request: Request) -> Product:
         CheckFailed: the traced graph breaks the contract, or a weight does not fit into half precision.
     """
     model, notes = build_model(request)
-    (request.folder / MODEL).write_bytes(model.SerializeToString())
-    return Product({"model": MODEL}, {name: version(name) for name in ("onnx", "onnxsim", "onnxruntime")}, notes)
+    path = f"{request.name}.onnx"
+    (request.folder / path).write_bytes(model.SerializeToString())
+    return Product({"model": path}, {name: version(name) for name in ("onnx", "onnxsim", "onnxruntime")}, notes)
 
 
 def build_model(request: Request) -> tuple[object, tuple[str, ...]]:

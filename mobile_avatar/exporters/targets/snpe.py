@@ -14,8 +14,6 @@ from mobile_avatar.exporters.targets.onnx import build_model
 from mobile_avatar.exporters.workshop import workshop
 from mobile_avatar.verification.dlc import add_metadata, float_operations, read_dlc
 
-MODEL = "render.dlc"
-SOURCE = "source/render.onnx"
 SDK_VARIABLES = ("QAIRT_SDK_ROOT", "QNN_SDK_ROOT", "SNPE_ROOT")
 SDK_HOST = "x86_64-linux-clang"
 SDK_CONVERTERS = ("qairt-converter", "snpe-onnx-to-dlc")
@@ -58,10 +56,10 @@ def convert(request: Request) -> Product:
     sdk = find_sdk_converter() if converter == "sdk" else None
     made = build_source(request)
     notes = made.notes
-    source, target = (request.folder / name for name in (SOURCE, MODEL))
-    source.parent.mkdir()
+    files = {"model": f"{request.name}.dlc", "source": f"source/{request.name}.onnx"}
+    source, target = (request.folder / files[role] for role in ("source", "model"))
+    source.parent.mkdir(exist_ok=True)
     source.write_bytes(made.model.SerializeToString())
-    files = {"model": MODEL, "source": SOURCE}
     tools = {name: version(name) for name in ("onnx", "onnxsim", "onnxruntime")}
     if sdk:
         run_sdk_converter(sdk, source, target)
@@ -73,9 +71,9 @@ def convert(request: Request) -> Product:
                 worker.ask("convert", str(source.resolve()), str(target.resolve()))
                 add_metadata(target, request.metadata)
             for name in socs:
-                wrapper = request.folder / f"render.{name}.onnx"
+                wrapper = request.folder / f"{request.name}.{name}.onnx"
                 worker.ask("compile_context", str(source.resolve()), name, str(wrapper.resolve()))
-                files[f"context-{name}"] = f"render.{name}.bin"
+                files[f"context-{name}"] = f"{request.name}.{name}.bin"
                 files[f"context-wrapper-{name}"] = wrapper.name
     if titles:
         notes += (f"a context binary runs only on the chip that it was compiled for: {', '.join(titles)}",)

@@ -12,7 +12,6 @@ from mobile_avatar.exporters.workshop import workshop
 from mobile_avatar.graphs.even_heads import even_heads
 from mobile_avatar.quantization.tflite import ACTIVATION_BITS, calibrate, half_weights, quantize
 
-MODEL = "render.tflite"
 NOTES = {"w8a16": ("XNNPACK has no kernels for 16-bit activations: on CPUs this file takes the slow reference ones.",)}
 
 
@@ -47,21 +46,22 @@ def convert(request: Request) -> Product:
             model, integers, facts = done.model, done.integers, done.facts
             spec = spec.with_integers(integers)
             notes = NOTES.get(request.precision, ())
-        (request.folder / MODEL).write_bytes(finish(model, spec, request.metadata))
+        path = f"{request.name}.tflite"
+        (request.folder / path).write_bytes(finish(model, spec, request.metadata))
     names = ("litert-torch", "ai-edge-litert", *(["ai-edge-quantizer"] if request.precision != "fp32" else []))
-    return Product({"model": MODEL}, {name: version(name) for name in names}, notes, integers, facts)
+    return Product({"model": path}, {name: version(name) for name in names}, notes, integers, facts)
 
 
 class Named(nn.Module):
-    """Outputs as a dictionary, so that the signature carries their names."""
+    """Input and outputs by their names, so that the signature carries them."""
 
     def __init__(self, module: nn.Module, names: list[str]) -> None:
         super().__init__()
         self.module = module
         self.names = names
 
-    def forward(self, keypoints: Tensor) -> dict[str, Tensor]:
-        outputs = self.module(keypoints)
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        outputs = self.module(*inputs.values())
         return dict(zip(self.names, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
 
 

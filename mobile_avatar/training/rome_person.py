@@ -1,0 +1,47 @@
+"""People of the training data as the model sees them: from a photo to frames, and to the offsets of their rest pose."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mobile_avatar.models.rome.model import Frame, Mesh, Person, Rome
+from mobile_avatar.models.rome.regressors import FrameCodes
+from mobile_avatar.training.rome_heads import RomeClips
+
+
+def draw(model: Rome, clips: RomeClips) -> Frame:
+    """All frames (b * n) of people as their first frames show them.
+
+    Codes and shape are the given ones, as a face encoder's would be, where the mode has no network for them. Pictures
+    do not move vertices: what comes back through the rasteriser and the encoded normals is a hundred times as large as
+    what outlines say, and points nowhere.
+    """
+    person = photo_person(model, clips)
+    repeats = clips.images.shape[1]
+    repeated = (None if part is None else part.repeat_interleave(repeats, 0) for part in vars(person).values())
+    codes = model.frame_codes(clips.images.flatten(0, 1)) if model.mode.mobile else clips.codes()
+    person = Person(*repeated)
+    mesh = model.mesh(person, codes)
+    held = replace(mesh, vertices=mesh.vertices.detach(), projected=mesh.projected.detach())
+    return replace(model.render(person, held), mesh=mesh)
+
+
+def photo_person(model: Rome, clips: RomeClips) -> Person:
+    """What is known of b people from their first frames; the shape is the given one where no network reads it."""
+    photo, matte = clips.source()
+    shape, offsets = model.linear_codes(photo)
+    texture = model.networks.part("texture_encoder")(photo, matte)
+    return Person(texture, clips.shape if shape is None else shape, offsets)
+
+
+def rest_mesh(model: Rome, person: Person) -> Mesh:
+    """People without expression, looking ahead; nothing sensible is projected."""
+    n, zeros = len(person.shape), person.shape.new_zeros
+    return model.mesh(person, FrameCodes(zeros(n, model.config.n_exp), zeros(n, 6), zeros(n, 3)))
+
+
+@torch.no_grad()
+def full_offsets(model: Rome, clips: RomeClips) -> Tensor:
+    """Offsets (b, v, 3) that the full mode gives to people in rest pose."""
+    return rest_mesh(model, photo_person(model, clips)).offsets
