@@ -14,6 +14,7 @@ from mobile_avatar.training.run import Run
 BUDGET = Budget("tiny", 64, steps=4, batch_size=2, targets=1, seeds=1, identities=2)
 
 
+@pytest.mark.slow
 def test_an_ablation_trains_measures_and_resumes(tmp_path, monkeypatch):
     steps = []
     loop = Run.loop

@@ -103,7 +103,7 @@ def command(ctx, bundle, place, device, budget_ms, require, statistic, chart, fo
     )
     if as_json:
         print_json({"results": [row.to_dict() for row in results], "budget": _verdict(verdict, budget_ms, statistic)})
-    elif journal.results or not stopped:  # the estimate alone is not what was asked for
+    else:
         _show(results, journal.path)
         if verdict and verdict.passed:
             click.echo(f"\nbudget: {verdict.sentence}")
