@@ -1,12 +1,11 @@
 """What `mobile-avatar train rome` and `train linear-rome` do with the options of the command."""
 
-import json
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import click
 
-from mobile_avatar.cli.common import print_json, print_table, say
+from mobile_avatar.cli.training_output import show_finished, show_plan
 
 
 def train(stage: str, run_dir: Path, resume: bool, dry_run: bool, as_json: bool, overrides: dict) -> None:
@@ -48,12 +47,7 @@ def train(stage: str, run_dir: Path, resume: bool, dry_run: bool, as_json: bool,
             return
     finally:
         distributed.end_processes()
-    path = run_dir / WEIGHTS_FILE
-    if as_json:
-        last = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
-        print_json({"weights": str(path), "metrics": last})
-    else:
-        say(f"finished: {path}")
+    show_finished(run_dir, run_dir / WEIGHTS_FILE, as_json)
 
 
 def _show(options, start, as_json):
@@ -68,15 +62,7 @@ def _show(options, start, as_json):
     config = start.config if start else preset_config(options.preset, synthetic_head())
     with torch.device("meta"):
         networks = RomeNetworks(config, CORE if options.stage == "rome" else REGRESSORS)
-    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.named_children()}
     people = options.steps * options.batch_size
     seen = {"people": people, "frames": people * (options.targets + 1)}
     seen["pool_frames"] = options.identities * options.frames
-    if as_json:
-        print_json({"options": asdict(options), "model": config.to_dict(), "parameters": counts, "seen": seen})
-        return
-    print_table(("option", "value"), [(k, "-" if v is None else str(v)) for k, v in asdict(options).items()])
-    click.echo()
-    print_table(("network", "parameters"), [(name, f"{count:,}") for name, count in counts.items()])
-    click.echo()
-    print_table(("in this run", "count"), [(name, f"{count:,}") for name, count in seen.items()])
+    show_plan(options, config, dict(networks.named_children()), seen, as_json)

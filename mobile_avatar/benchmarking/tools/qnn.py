@@ -9,7 +9,7 @@ import numpy as np
 
 from mobile_avatar.benchmarking.result import OperatorTime
 from mobile_avatar.benchmarking.tools.pulled import complaint, expected, milliseconds, unread
-from mobile_avatar.benchmarking.tools.qualcomm import has_integers, input_list, read_results
+from mobile_avatar.benchmarking.tools.qualcomm import has_integers, input_list, read_results, remarks
 from mobile_avatar.benchmarking.tools.table import DeviceRun, Reading, Tool
 from mobile_avatar.benchmarking.tools.viewer import view
 
@@ -113,12 +113,7 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
         for name, log in logs.items()
     }
     runs = _steady_runs(run)
-    notes = [f"average of {runs} runs in one process, its first included; {NAME} gives no percentiles"]
     operators = profiles["operators"].operators if profiles["operators"] else ()
-    if run.delegate == "CPU":
-        notes.append("the number of threads is its own choice")
-    if any(operator.ms is None for operator in operators):
-        notes.append("operators are counted in cycles, which do not tell a time")
     return Reading(
         load_ms=profiles["steady"].init_ms,
         first_ms=profiles["first"].execute_ms if profiles["first"] else None,
@@ -128,7 +123,7 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
         # The backend that was named runs all of a graph or refuses it; there is nothing to fall back to.
         delegate=run.delegate,
         version=version[1] if version else "",
-        notes=tuple(notes),
+        notes=tuple(remarks(NAME, run, runs, operators, "operators")),
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_avatar.benchmarking.result import OperatorTime
 from mobile_avatar.benchmarking.tools.pulled import expected, read_raw
 from mobile_avatar.benchmarking.tools.table import DeviceRun
 from mobile_avatar.errors import CheckFailed
@@ -15,6 +16,16 @@ def input_list(run: DeviceRun) -> str:
     name = run.spec.inputs[0].name
     entries = " ".join(shlex.quote(f"{name}:={file}") for file in run.inputs)
     return f"printf '%s\\n' {entries} > {run.output}/cases.txt"
+
+
+def remarks(tool: str, run: DeviceRun, runs: int, rows: tuple[OperatorTime, ...], word: str) -> list[str]:
+    """What a reader of a mean should know; `word` is what the tool calls the rows of its profile."""
+    notes = [f"average of {runs} runs in one process, its first included; {tool} gives no percentiles"]
+    if run.delegate == "CPU":
+        notes.append("the number of threads is its own choice")
+    if any(row.ms is None for row in rows):
+        notes.append(f"{word} are counted in cycles, which do not tell a time")
+    return notes
 
 
 def has_integers(run: DeviceRun) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mobile_avatar.benchmarking.result import OperatorTime
 from mobile_avatar.benchmarking.tools.pulled import complaint, expected, milliseconds, read_log, unread
-from mobile_avatar.benchmarking.tools.qualcomm import has_integers, input_list, read_results
+from mobile_avatar.benchmarking.tools.qualcomm import has_integers, input_list, read_results, remarks
 from mobile_avatar.benchmarking.tools.table import DeviceRun, Reading, Tool
 from mobile_avatar.benchmarking.tools.viewer import view
 
@@ -132,21 +132,17 @@ def _parse(run: DeviceRun, text: str, output: Path, host: Path | None) -> Readin
     cases = _view(host, logs["cases"]) if logs["cases"] else None
     layers = cases.layers if cases else ()
     delegate, fallback = placement(run.delegate, layers)
-    notes = [f"average of {_steady_runs(run)} runs in one process, its first included; {NAME} gives no percentiles"]
-    if run.delegate == "CPU":
-        notes.append("the number of threads is its own choice")
-    if any(layer.ms is None for layer in layers):
-        notes.append("layers are counted in cycles, which do not tell a time")
+    runs = _steady_runs(run)
     return Reading(
         load_ms=steady.init_ms,
         first_ms=first.total_ms if first else None,
-        runs=_steady_runs(run),
+        runs=runs,
         mean_ms=steady.total_ms,
         operators=layers,
         delegate=delegate,
         fallback=fallback,
         version=steady.version,
-        notes=tuple(notes),
+        notes=tuple(remarks(NAME, run, runs, layers, "layers")),
     )
 
 

@@ -1,12 +1,12 @@
 """mobile-avatar train"""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from mobile_avatar.cli.common import find_weights, json_option, print_json, print_table, say
+from mobile_avatar.cli.common import find_weights, json_option
+from mobile_avatar.cli.training_output import show_finished, show_plan
 from mobile_avatar.models.bilayer.config import PRESETS
 from mobile_avatar.models.rome.presets import PRESETS as ROME_PRESETS
 
@@ -123,11 +123,7 @@ def command(stage, run_dir, resume, dry_run, as_json, **overrides):
     facts["trained_on"] = "; ".join(filter(None, (facts.get("trained_on"), _described(options))))
     path = run_dir / "weights.safetensors"
     save_weights(model, path, facts)
-    if as_json:
-        last = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
-        print_json({"weights": str(path), "metrics": last})
-    else:
-        say(f"finished: {path}")
+    show_finished(run_dir, path, as_json)
 
 
 def _described(options):
@@ -153,16 +149,8 @@ def _show(options, start, as_json):
         networks = dict(BilayerModel(config).named_children())
         if options.adversarial:
             networks["discriminator"] = Discriminator(config)
-    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     seen = {"people": options.steps * options.batch_size}
     seen["frames"] = seen["people"] * (options.targets + 1)
     if options.data == "synthetic":
         seen["pool_frames"] = options.identities * options.frames
-    if as_json:
-        print_json({"options": asdict(options), "model": config.to_dict(), "parameters": counts, "seen": seen})
-        return
-    print_table(("option", "value"), [(k, "-" if v is None else str(v)) for k, v in asdict(options).items()])
-    click.echo()
-    print_table(("network", "parameters"), [(name, f"{count:,}") for name, count in counts.items()])
-    click.echo()
-    print_table(("in this run", "count"), [(name, f"{count:,}") for name, count in seen.items()])
+    show_plan(options, config, networks, seen, as_json)

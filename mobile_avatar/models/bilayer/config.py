@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, replace
 
 from mobile_avatar.errors import BadInput
+from mobile_avatar.models.config_fields import config_from_dict
 
 EPS = 1e-7  # batch norm and spectral norm of the official code; 1e-5 visibly changes its outputs
 SLOPE = 0.2  # every leaky ReLU
@@ -115,13 +116,7 @@ class BilayerConfig:
     @classmethod
     def from_dict(cls, values: dict, source: str = "model config") -> "BilayerConfig":
         """The reverse of `to_dict`; BadInput names `source` when a field is unknown or of the wrong type."""
-        known = {field.name: field.type for field in dataclasses.fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise BadInput(f"{source}: unknown model option {name!r}; it was written by another version")
-            if type(value) is not known[name]:
-                raise BadInput(f"{source}: model option {name} should be {known[name].__name__}, not {value!r}")
-        return cls(**values)
+        return config_from_dict(cls, values, source)
 
 
 def widen(channels: int, level: int, maximum: int) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from mobile_avatar.errors import BadInput
+from mobile_avatar.models.config_fields import config_from_dict
 from mobile_avatar.models.rome.encoding import OCTAVES
 
 LARGEST = 2048  # of any width: a damaged or hostile file must not allocate the machine away
@@ -104,10 +105,4 @@ class RomeConfig:
     @classmethod
     def from_dict(cls, values: dict, source: str = "model config") -> "RomeConfig":
         """The reverse of `to_dict`; BadInput names `source` when a field is unknown or of the wrong type."""
-        known = {field.name: field.type for field in dataclasses.fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise BadInput(f"{source}: unknown model option {name!r}; it was written by another version")
-            if type(value) is not known[name]:
-                raise BadInput(f"{source}: model option {name} should be {known[name].__name__}, not {value!r}")
-        return cls(**values)
+        return config_from_dict(cls, values, source)
