@@ -130,6 +130,7 @@ def test_budget(bundles, capfd, tmp_path):
     assert (tmp_path / "b" / "manifest.json").exists(), "the bundle is kept for examination"
 
 
+@pytest.mark.slow
 def test_the_elite_recipe_brings_a_context_binary(capfd, tmp_path):
     done = run(capfd, "export", "--device", "snapdragon-8-elite", "--json", "-o", tmp_path / "b")
     assert done.code == 0, done.err

@@ -23,6 +23,7 @@ def results(tmp_path_factory):
     return [torch.load(place / f"{world}.pt", weights_only=True) for world in (1, 2)], place
 
 
+@pytest.mark.slow
 def test_synchronised_batch_norm_equals_batch_norm_on_the_joined_batch(results):
     (one, two), _ = results
     for a, b in zip(one["norm"], two["norm"], strict=True):
@@ -42,6 +43,7 @@ def test_losses_and_gradients_are_those_of_the_joined_batch(results, stage):
         assert (a - b).norm() < 1e-6 * a.norm() + 1e-10 * whole
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one_and_write_once(results):
     _, place = results
     rows = [[json.loads(line) for line in (place / f"run{n}" / "metrics.jsonl").open()] for n in (1, 2)]

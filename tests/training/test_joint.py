@@ -33,6 +33,7 @@ def test_everything_is_trained_through_the_updated_image():
     assert gradients(JointObjective, model, clips) == parts
 
 
+@pytest.mark.slow
 def test_it_learns():
     torch.manual_seed(0)
     options = replace(OPTIONS, batch_size=4).resolved()
