@@ -25,7 +25,7 @@ from mobile_avatar.models.bilayer.folded import FoldedGenerator
 from tests.deployment_cases import SMALL, make_case
 
 COMBINATIONS = [(), *[(name,) for name, row in REWRITES.items() if not row.needs], ALWAYS]
-COMBINATIONS += [(*ALWAYS, "affine-conv"), *{default_rewrites(target) for target in CHOICES}]
+COMBINATIONS += [(*ALWAYS, "affine-conv"), *sorted({default_rewrites(target) for target in CHOICES})]
 
 
 def generator(scale: int = 1, activation: str = "leaky_relu") -> FoldedGenerator:
