@@ -67,20 +67,24 @@ class FramePool:
 
     def fill(self, device: str = "cpu") -> None:
         """Render what is missing."""
-        from mobile_avatar.data.synthetic import SyntheticHeads
-
-        heads, count = SyntheticHeads(self.spec.image_size, self.spec.split), self.spec.identities
+        count = self.spec.identities
         starts = range(self.done, count, CHUNK)
         chunks = len(range(0, count, CHUNK))
         for start in progress(starts, chunks, "rendering people", True, chunks - len(starts), CHUNK):
             stop = min(start + CHUNK, count)
-            batch = heads.sample(list(range(start, stop)), self.spec.frames, device=device)
-            self._write(slice(start, stop), batch)
+            self._write(slice(start, stop), self._render(range(start, stop), device))
             # Another run may have gone further meanwhile.
             done, made = self._stored()
             self.done, size = max(stop, done), max(self.size, made["identities"] if made else 0)
             with replace_file(self.folder / "pool.json") as temporary:
                 temporary.write_text(json.dumps({"spec": asdict(self.spec) | {"identities": size}, "done": self.done}))
+
+    def _render(self, people: range, device: str) -> HeadBatch:
+        """The frames of some people."""
+        from mobile_avatar.data.synthetic import SyntheticHeads
+
+        heads = SyntheticHeads(self.spec.image_size, self.spec.split)
+        return heads.sample(list(people), self.spec.frames, device=device)
 
     def _write(self, people: slice, batch: HeadBatch) -> None:
         """Store the frames of some people."""

@@ -4,6 +4,7 @@ No loss sees a true mesh. What moves vertices is the outline of the head and of 
 neural texture and what makes pictures of it.
 """
 
+import math
 from pathlib import Path
 
 import torch
@@ -32,13 +33,14 @@ from mobile_avatar.training.rome_losses import (
     Laplacian,
     RomeLossWeights,
     dice_loss,
+    grown,
     keypoint_loss,
     laplacian_loss,
     silhouette_chamfer,
     silhouette_loss,
 )
 from mobile_avatar.training.rome_options import RomeTrainOptions, preset_config
-from mobile_avatar.training.rome_person import draw
+from mobile_avatar.training.rome_person import draw, photo_person, pose_mesh
 from mobile_avatar.training.rome_sheet import SHEET_FRAMES, SHEET_PEOPLE, write_rome_sheet
 from mobile_avatar.training.run import Run
 from mobile_avatar.training.step import Step, trained
@@ -49,6 +51,10 @@ SMALL_START = 0.1  # of the last layer that moves vertices: hair that starts as 
 VERTEX_RATE = 0.2
 """Factor on the learning rate of the network that moves vertices: at the full one the pull of the Laplacian towards no
 offsets at all is faster than outlines, and its last ReLUs die."""
+LAPLACIAN = 3.0
+"""Its weight here, a third of the official one: heads are seen in fewer frames, and hair must get its volume."""
+HALF_PIXEL = 0.5
+"""Masks grow by the silhouette's band and by this: a pixel outside pulls harder than one inside."""
 WEIGHTS_FILE = "weights.safetensors"
 SURE = 1e-6  # of masks: further from 0 and 1 their logits have no gradient
 
@@ -62,7 +68,8 @@ class RomeObjective:
         judge: the discriminator, if there is one.
         perceptual: VGG19, or nothing for `structural_loss` in its place.
         identity: if there is a network that knows faces.
-        weights: of the losses.
+        weights: of the losses; the released ones with a smaller Laplacian by default.
+        pictures_every: steps of which one judges pictures as well; the others, far cheaper, judge meshes alone.
     """
 
     def __init__(
@@ -73,9 +80,11 @@ class RomeObjective:
         perceptual: PerceptualLoss | None = None,
         identity: IdentityLoss | None = None,
         weights: RomeLossWeights | None = None,
+        pictures_every: int = 1,
     ) -> None:
         self.model, self.judge, self.perceptual, self.identity = model, judge, perceptual, identity
-        self.weights = weights or RomeLossWeights()
+        self.weights = weights or RomeLossWeights(laplacian=LAPLACIAN)
+        self.pictures_every = pictures_every
         device = model.faces.device
         self.laplacian = Laplacian(model.faces, model.config.n_vertices).to(device)
         neck = torch.zeros(model.config.n_vertices, dtype=torch.bool, device=device)
@@ -86,8 +95,11 @@ class RomeObjective:
 
     def __call__(self, clips: RomeClips, step: int) -> dict[str, Tensor]:
         """Named weighted losses of a batch, and their `total`."""
-        frame = draw(self.model, clips)
-        losses = self.geometry(frame.mesh, clips) | self.pictures(frame, clips)
+        person = photo_person(self.model, clips)
+        outlines = clips.judged()
+        losses = self.geometry(pose_mesh(self.model, person, outlines), outlines)
+        if step % self.pictures_every == 0:
+            losses |= self.pictures(draw(self.model, clips, person), clips)
         weighted = {name: getattr(self.weights, WEIGHT_OF.get(name, name)) * loss for name, loss in losses.items()}
         return weighted | {"total": sum(weighted.values())}
 
@@ -98,18 +110,19 @@ class RomeObjective:
         other's vertices are held.
         """
         size, count = clips.images.shape[-1], self.model.config.n_vertices
-        head_mask, mask = clips.head_masks.flatten(0, 1), clips.masks.flatten(0, 1)
         front = mesh.projected + mesh.projected.new_tensor([0, 0, FRONT])
         # Small pictures need a wider band around the outline, or too few of their pixels would have a gradient.
         zoom = OFFICIAL_SIZE / size
+        head_mask = clips.head_masks.flatten(0, 1)
+        head_goal, goal = (grown(part, band_in_pixels(size)) for part in (head_mask, clips.masks.flatten(0, 1)))
         near = near_faces(torch.where(self.neck, front.detach(), front), self.head_faces, size, BLUR_RADIUS * zoom)
         held = torch.where(self.hair, front.detach(), front)
         whole = near_faces(held, self.model.faces, size, BLUR_RADIUS * zoom)
         seen = near.visibility(self.head_faces, count)
         chosen = torch.rand(seen.shape).to(seen.device) * seen.sum(1, keepdim=True) < CHAMFER_POINTS
         return {
-            "hair": silhouette_loss(near.alpha(SIGMA * zoom)[:, None], head_mask),
-            "neck": silhouette_loss(whole.alpha(SIGMA * zoom)[:, None], mask),
+            "hair": silhouette_loss(near.alpha(SIGMA * zoom)[:, None], head_goal),
+            "neck": silhouette_loss(whole.alpha(SIGMA * zoom)[:, None], goal),
             "chamfer": silhouette_chamfer(mesh.projected[..., :2], seen & chosen, head_mask),
             "laplacian": laplacian_loss(mesh.offsets, self.laplacian),
             "keypoints": keypoint_loss(self.bare_landmarks(mesh, clips), clips.keypoints.flatten(0, 1)),
@@ -140,6 +153,11 @@ class RomeObjective:
             landmarks = draw_landmarks_batched(keypoints.flatten(1), goal.shape[-1])
             losses |= adversarial_losses(self.judge, image, goal, landmarks)
         return losses
+
+
+def band_in_pixels(size: int) -> float:
+    """By how much masks of `size` pixels grow to be held against soft silhouettes, see `grown`."""
+    return math.sqrt(BLUR_RADIUS * OFFICIAL_SIZE / size) * size / 2 + HALF_PIXEL
 
 
 WEIGHT_OF = {"matching": "feature_matching", "discriminator": "adversarial"}
@@ -180,7 +198,7 @@ def train_rome(
     training = {name: trained(part, *adam, rates if part is networks else ()) for name, part in parts.items()}
     perceptual = load_perceptual({"vgg19": options.vgg19}, options.device).get("vgg19")
     identity = IdentityLoss(Path(options.face_network)).to(options.device) if options.face_network else None
-    objective = RomeObjective(model, head, judge, perceptual, identity)
+    objective = RomeObjective(model, head, judge, perceptual, identity, pictures_every=options.pictures_every)
     averaged = RomeNetworks(config, networks.parts).eval().requires_grad_(False)
     run = Run(folder, options, training, resume)  # last: it puts the random numbers where they were
     held_out = unseen_clips(config.image_size, SHEET_PEOPLE, SHEET_FRAMES, options.device) if is_first() else None

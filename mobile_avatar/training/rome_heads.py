@@ -5,8 +5,9 @@ say how the bare head is shaped, moved and seen, and nothing about hair, neck or
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from math import radians
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from mobile_avatar.data.clips import Draw
 from mobile_avatar.data.synthetic import SyntheticHeads
-from mobile_avatar.data.synthetic.expression import Frames, draw_frames, join_frames
+from mobile_avatar.data.synthetic.expression import BODY_TURN, Frames, draw_frames, join_frames
 from mobile_avatar.data.synthetic.heads import SPLITS, HeadBatch
 from mobile_avatar.data.synthetic.identity import Identity, draw_identities
 from mobile_avatar.data.synthetic.paint import PART
@@ -29,6 +30,11 @@ from mobile_avatar.training.pool import FramePool, PoolSpec
 from mobile_avatar.training.rome_options import RomeTrainOptions
 
 NOT_HEAD = ("background", "neck", "clothes")
+FAR = 300.0
+"""Distance of the camera of outline views, in head units: the mesh is seen without perspective, and an outline drawn
+with it would shrink everything behind the face by several millimetres."""
+WIDEST = radians(75)
+"""Yaw of outline views at most: how deep hair is shows from the side only, and no loss sees it otherwise."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,13 @@ class RomeClips:
         theta = widened(alignment((self.keypoints[:, 0] + 1) * size / 2, size))
         return align(torch.cat((self.images[:, 0], self.masks[:, 0]), dim=1), theta, size).split((3, 1), dim=1)
 
+    def judged(self) -> "RomeClips":
+        """Those frames whose outlines are compared: all but the first, or the only one."""
+        first = min(1, self.images.shape[1] - 1)
+        return RomeClips(
+            **{f.name: getattr(self, f.name)[:, first:] for f in fields(self) if f.name != "shape"}, shape=self.shape
+        )
+
 
 @dataclass(frozen=True)
 class People:
@@ -71,11 +84,23 @@ class People:
     frames: Frames
 
 
-def draw_people(numbers: Sequence[int], frames: int, split: str, frame_seed: int = 0) -> People:
-    """The first `frames` frames of people, as `SyntheticHeads.sample` draws them."""
+def draw_people(numbers: Sequence[int], frames: int, split: str, frame_seed: int = 0, outlines: int = 0) -> People:
+    """The first `frames` frames of people, as `SyntheticHeads.sample` draws them; the last of them are outline views.
+
+    Args:
+        outlines: how many of each person's frames are outline views: turned further, seen from far away.
+    """
     rows = torch.arange(len(numbers) * frames) // frames
     identity = draw_identities(list(numbers), SPLITS[split]).take(rows)
-    return People(identity, join_frames([draw_frames(number, frames, frame_seed, SPLITS[split]) for number in numbers]))
+    moments = join_frames([draw_frames(number, frames, frame_seed, SPLITS[split]) for number in numbers])
+    outline = torch.arange(len(rows)) % frames >= frames - outlines
+    # Evenly over all directions, by the frame's own random number.
+    yaw = WIDEST * (moments.noise / 2**29 - 1)
+    yaw = torch.where(outline, yaw, moments.pose[:, 0])
+    body = torch.stack((moments.body[:, 0] + BODY_TURN * (yaw - moments.pose[:, 0]), moments.body[:, 1]), 1)
+    moments = replace(moments, pose=torch.cat((yaw[:, None], moments.pose[:, 1:]), 1), body=body)
+    lens = torch.where(outline[:, None], identity.lens.new_tensor(FAR), identity.lens)
+    return People(replace(identity, lens=lens), moments)
 
 
 @torch.no_grad()
@@ -106,11 +131,11 @@ def axis_angle(rotation: Tensor) -> Tensor:
     return axis * torch.where(sine > 1e-6, angle / sine.clamp(min=1e-6), 1.0)[..., None]
 
 
-def head_clips(batch: HeadBatch, numbers: Sequence[int], split: str, frame_seed: int = 0) -> RomeClips:
-    """What `SyntheticHeads(size, split).sample(numbers, ...)` drew, with the codes."""
+def head_clips(batch: HeadBatch, people: People) -> RomeClips:
+    """What `SyntheticHeads.render` drew of these people, with the codes."""
     count = batch.images.shape[1]
     keypoints = batch.keypoints.unflatten(2, (68, 2))
-    shape, codes = true_codes(draw_people(numbers, count, split, frame_seed), keypoints.flatten(0, 1).cpu())
+    shape, codes = true_codes(people, keypoints.flatten(0, 1).cpu())
     codes = [part.unflatten(0, (-1, count)).to(keypoints.device) for part in vars(codes).values()]
     masks = (batch.masks, head_masks(batch.parts))
     return RomeClips((batch.images + 1) / 2, *masks, keypoints, shape[::count].to(keypoints.device), *codes)
@@ -123,20 +148,38 @@ def head_masks(parts: Tensor) -> Tensor:
 
 
 class RomePool(FramePool):
-    """A pool of frames that also knows which pixels are head, and the codes."""
+    """A pool of frames that also knows which pixels are head, and the codes; the second half are outline views."""
 
     def __init__(self, folder: Path, spec: PoolSpec) -> None:
         super().__init__(folder, spec)
+        self.outlines = spec.frames // 2
         rows, size = (self.size, spec.frames), spec.image_size
         self.parts = self._array("parts", (*rows, size, size), np.uint8)
         head = synthetic_head()
         self.lengths = (head.shape_basis.shape[2], head.expression_basis.shape[2], 6, 3)
         self.codes = self._array("codes", (*rows, sum(self.lengths)), np.float32)
 
+    def _people(self, numbers: range) -> People:
+        return draw_people(numbers, self.spec.frames, self.spec.split, outlines=self.outlines)
+
+    def _render(self, people: range, device: str) -> HeadBatch:
+        drawn, heads = self._people(people), SyntheticHeads(self.spec.image_size, self.spec.split)
+        return heads.render(drawn.identity.to(device), drawn.frames.to(device), self.spec.frames)
+
+    def draw(self, generator: np.random.Generator, people: int, frames: int) -> list[Draw]:
+        """Random people: a photo of each, then outline views (photos again where those are too few)."""
+        photos = self.spec.frames - self.outlines
+        draws = []
+        for draw in super().draw(generator, people, self.spec.frames):
+            photo = next(frame for frame in draw.frames if frame < photos)
+            others = sorted((frame for frame in draw.frames if frame != photo), key=lambda frame: frame < photos)
+            draws.append(Draw(draw.person, (photo, *others[: frames - 1])))
+        return draws
+
     def _write(self, people: slice, batch: HeadBatch) -> None:
         super()._write(people, batch)
         self.parts[people] = batch.parts.cpu().numpy()
-        clips = head_clips(batch, range(people.start, people.stop), self.spec.split)
+        clips = head_clips(batch, self._people(range(people.start, people.stop)))
         shape = clips.shape[:, None].expand(-1, self.spec.frames, -1)
         joined = torch.cat((shape, clips.expression, clips.pose, clips.camera), dim=2)
         self.codes[people] = joined.cpu().numpy()
@@ -164,6 +207,6 @@ def open_pool(options: RomeTrainOptions, folder: Path, image_size: int) -> RomeP
 def unseen_clips(size: int, people: int, frames: int, device: str = "cpu", frame_seed: int = 0) -> RomeClips:
     """The first people of the test split."""
     numbers = list(range(people))
-    batch = SyntheticHeads(size, "test").sample(numbers, frames, frame_seed)
-    clips = head_clips(batch, numbers, "test", frame_seed)
+    drawn = draw_people(numbers, frames, "test", frame_seed)
+    clips = head_clips(SyntheticHeads(size, "test").render(drawn.identity, drawn.frames, frames), drawn)
     return RomeClips(**{field.name: getattr(clips, field.name).to(device) for field in fields(clips)})

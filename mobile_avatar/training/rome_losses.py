@@ -5,6 +5,7 @@ weights. All losses are batched, take half precision (and compute in FP32), and 
 argument.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from mobile_avatar.training.losses import wide
 
 FORMS = ("official", "thesis")
 DICE_EPS = 1e-7
+FINE = 4  # subdivisions of a pixel where masks grow
 CHUNK = 1 << 24  # distances that are held at once, per item of the batch
 
 
@@ -174,6 +176,25 @@ def silhouette_loss(alpha: Tensor, goal: Tensor, form: str = "official", scales:
         return (alpha - goal).square().flatten(1).sum(1).mean()
     steps = [2**scale for scale in range(scales)]
     return sum(0.5 * F.mse_loss(alpha[..., ::s, ::s], goal[..., ::s, ::s]) for s in steps) / scales
+
+
+def grown(masks: Tensor, radius: float) -> Tensor:
+    """Masks that reach further by so many pixels: what a soft silhouette with such a band around it looks like.
+
+    Held against the mask itself, such a silhouette pulls the mesh inwards by about the band's width.
+
+    Args:
+        masks: (B, 1, H, W) in [0, 1]; covered from a half on.
+        radius: in pixels.
+
+    Returns:
+        (B, 1, H, W), the share of each pixel that is covered.
+    """
+    fine = (F.interpolate(wide(masks), scale_factor=FINE, mode="bilinear", align_corners=False) > 0.5).float()
+    reach = math.floor(radius * FINE)
+    across = torch.arange(-reach, reach + 1, device=masks.device)
+    disc = (across[:, None] ** 2 + across**2 <= (radius * FINE) ** 2).float()
+    return F.avg_pool2d((F.conv2d(fine, disc[None, None], padding=reach) > 0.5).float(), FINE)
 
 
 def dice_loss(logits: Tensor, goal: Tensor, form: str = "official") -> Tensor:

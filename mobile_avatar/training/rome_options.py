@@ -40,14 +40,16 @@ class RomeTrainOptions:
     """Optimiser steps."""
     batch_size: int = 4
     """People per step, over all processes."""
+    pictures_every: int = 1
+    """Steps of which one judges pictures, too; the others train the mesh alone and take a third of the time."""
     targets: int = 1
-    """Driven frames per person and step, besides the source itself."""
+    """Outline views per person and step, besides the photo itself."""
     seed: int = 0
     """Of everything random."""
     identities: int | None = None
     """Synthetic people in the pool; by default enough to see each about 25 times, 16 to 1200."""
-    frames: int = 4
-    """Frames of each."""
+    frames: int = 6
+    """Frames of each; half of them are outline views."""
     vgg19: str | None = None
     """Weights of the VGG19 perceptual network; the substitute is the structural loss."""
     face_network: str | None = None
@@ -82,7 +84,7 @@ class RomeTrainOptions:
     """Steps between rows of metrics.jsonl."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "sheet_every", "log_every"):
+        for name in ("steps", "batch_size", "pictures_every", "checkpoint_every", "sheet_every", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} {getattr(self, name)} is too small; use 1 or more")
         for name in ("targets", "seed"):

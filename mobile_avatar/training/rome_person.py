@@ -1,7 +1,5 @@
 """People of the training data as the model sees them: from a photo to frames, and to the offsets of their rest pose."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -10,21 +8,30 @@ from mobile_avatar.models.rome.regressors import FrameCodes
 from mobile_avatar.training.rome_heads import RomeClips
 
 
-def draw(model: Rome, clips: RomeClips) -> Frame:
-    """All frames (b * n) of people as their first frames show them.
+def draw(model: Rome, clips: RomeClips, person: Person | None = None) -> Frame:
+    """All frames (b * n) of people (those of their first frames if none are given).
 
-    Codes and shape are the given ones, as a face encoder's would be, where the mode has no network for them. Pictures
-    do not move vertices: what comes back through the rasteriser and the encoded normals is a hundred times as large as
-    what outlines say, and points nowhere.
+    Pictures do not move vertices: what comes back through the rasteriser and the encoded normals is a hundred times as
+    large as what outlines say, and points nowhere.
     """
-    person = photo_person(model, clips)
-    repeats = clips.images.shape[1]
-    repeated = (None if part is None else part.repeat_interleave(repeats, 0) for part in vars(person).values())
+    person = person or photo_person(model, clips)
+    with torch.no_grad():
+        mesh = pose_mesh(model, person, clips)
+    return model.render(_repeated(person, clips), mesh)
+
+
+def pose_mesh(model: Rome, person: Person, clips: RomeClips) -> Mesh:
+    """The meshes of all frames (b * n) of b people.
+
+    Codes are the given ones, as a face encoder's would be, where the mode has no network for them.
+    """
     codes = model.frame_codes(clips.images.flatten(0, 1)) if model.mode.mobile else clips.codes()
-    person = Person(*repeated)
-    mesh = model.mesh(person, codes)
-    held = replace(mesh, vertices=mesh.vertices.detach(), projected=mesh.projected.detach())
-    return replace(model.render(person, held), mesh=mesh)
+    return model.mesh(_repeated(person, clips), codes)
+
+
+def _repeated(person: Person, clips: RomeClips) -> Person:
+    repeats = clips.images.shape[1]
+    return Person(*(None if part is None else part.repeat_interleave(repeats, 0) for part in vars(person).values()))
 
 
 def photo_person(model: Rome, clips: RomeClips) -> Person:

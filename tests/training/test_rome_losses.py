@@ -5,14 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+import trimesh
 
 from mobile_avatar.errors import BadInput
+from mobile_avatar.rendering.rasterize import rasterize
+from mobile_avatar.rendering.soft_silhouette import BLUR_RADIUS, SIGMA, near_faces
+from mobile_avatar.training.rome import band_in_pixels
 from mobile_avatar.training.rome_losses import (
     FORMS,
     Laplacian,
     RomeLossWeights,
     chamfer_distance,
     dice_loss,
+    grown,
     keypoint_loss,
     keypoint_weights,
     laplacian_loss,
@@ -229,3 +235,33 @@ def test_wrong_forms_and_weights_are_refused():
         RomeLossWeights(hair=-1)
     weights = RomeLossWeights()
     assert (weights.hair, weights.neck, weights.chamfer, weights.laplacian) == (10, 1, 0.01, 10)
+
+
+def test_masks_grow_by_the_radius():
+    y, x = torch.meshgrid(*2 * [(2 * torch.arange(256) + 1) / 256 - 1], indexing="ij")
+    disc = F.avg_pool2d(((x**2 + y**2).sqrt() < 0.5).float()[None, None], 4)
+    for pixels in (0, 0.5, 1.25, 3):
+        area = grown(disc, pixels).sum()
+        assert area == pytest.approx(math.pi * (16 + pixels) ** 2, rel=0.015)
+    assert grown(torch.ones(1, 1, 8, 8), 1).min() == 1
+    assert grown(torch.zeros(1, 1, 8, 8), 1).max() == 0
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_a_mesh_keeps_its_size_where_masks_grow_with_the_band(size):
+    ball = trimesh.creation.icosphere(4, 0.5)
+    faces, vertices = torch.tensor(ball.faces), torch.tensor(ball.vertices, dtype=torch.float32)
+    fine = rasterize(vertices[None] + torch.tensor([0, 0, 5.0]), faces, 4 * size).mask()
+    mask, band = F.avg_pool2d(fine, 4), BLUR_RADIUS * 256 / size
+    scales = torch.arange(0.90, 1.06, 0.01)
+
+    def best(goal):
+        def loss(scale):
+            near = near_faces(vertices[None] * scale + torch.tensor([0, 0, 5.0]), faces, size, band)
+            return silhouette_loss(near.alpha(SIGMA * 256 / size)[:, None], goal)
+
+        return float(scales[torch.stack([loss(scale) for scale in scales]).argmin()])
+
+    pixel = 2 / size / 0.5  # as a share of the radius
+    assert abs(best(grown(mask, band_in_pixels(size))) - 1) < 0.5 * pixel
+    assert best(mask) < 1 - 0.5 * pixel, "without it the mesh shrinks: see `grown`"

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,10 +20,11 @@ from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import load_weights
 from mobile_avatar.training import linear_rome, rome
 from mobile_avatar.training.linear_rome import LINEAR, train_linear
+from mobile_avatar.training.pool import PoolSpec
 from mobile_avatar.training.rome import RomeObjective, train_rome
-from mobile_avatar.training.rome_heads import axis_angle, unseen_clips
+from mobile_avatar.training.rome_heads import WIDEST, RomePool, axis_angle, draw_people, unseen_clips
 from mobile_avatar.training.rome_options import RomeTrainOptions, preset_config
-from mobile_avatar.training.rome_person import draw
+from mobile_avatar.training.rome_person import draw, photo_person, pose_mesh
 from tests.cli.runner import run
 
 OPTIONS = RomeTrainOptions(
@@ -88,20 +90,56 @@ def test_outlines_move_vertices_and_pictures_train_the_texture(start, clips):
     head = synthetic_head()
     model = Rome(start, head)
     objective = RomeObjective(model, head)
-    frame = draw(model, clips)
-    pictures = objective.pictures(frame, clips)
+    mesh = pose_mesh(model, photo_person(model, clips), clips)
+    pictures = objective.pictures(draw(model, clips), clips)
     sum(pictures.values()).backward(retain_graph=True)
     assert all(p.grad is None for p in start.vertex_mlp.parameters())
     assert start.texture_encoder.net[0].weight.grad.abs().sum() > 0
     assert start.rendering_unet.to_outputs.weight.grad.abs().sum() > 0
-    losses = objective.geometry(frame.mesh, clips)
+    losses = objective.geometry(mesh, clips)
     assert losses.keys() == {"hair", "neck", "chamfer", "laplacian", "keypoints"}
     for name, region, other in (("hair", head.hair, head.neck), ("neck", head.neck, head.hair)):
-        (grad,) = torch.autograd.grad(losses[name], frame.mesh.projected, retain_graph=True)
+        (grad,) = torch.autograd.grad(losses[name], mesh.projected, retain_graph=True)
         assert grad[:, region].abs().sum() > 0, name
         assert grad[:, other].abs().sum() == 0, f"{name} holds the other region"
     sum(losses.values()).backward()
     assert start.vertex_mlp.block_2[-1].weight.grad.abs().sum() > 0
+
+
+def test_pictures_are_judged_in_every_so_many_steps_and_outlines_in_driven_frames(start, clips):
+    head = synthetic_head()
+    objective = RomeObjective(Rome(start, head), head, pictures_every=3)
+    names = [set(objective(clips, step)) for step in (0, 1, 3)]
+    assert names[0] == names[2] > names[1]
+    assert names[0] - names[1] == {"segmentation", "perceptual"}
+    assert clips.judged().images.shape[1] == 1
+    torch.testing.assert_close(clips.judged().pose, clips.pose[:, 1:])
+    alone = clips.judged().judged()
+    torch.testing.assert_close(alone.images, clips.images[:, 1:])
+
+
+def test_a_pool_pairs_photos_with_outline_views_from_all_sides_and_far_away(tmp_path):
+    pool = RomePool(tmp_path, PoolSpec(32, 4, 6))
+    pool.fill()
+    for frames in (1, 3, 6):
+        for draw_ in pool.draw(np.random.default_rng(0), 4, frames):
+            assert len(set(draw_.frames)) == frames
+            assert draw_.frames[0] < 3
+            assert set(draw_.frames[1:4]) <= {3, 4, 5}
+    people = draw_people(range(200), 6, "train", outlines=3)
+    plain = draw_people(range(200), 6, "train")
+    yaw, plain_yaw = (part.frames.pose[:, 0].view(200, 6) for part in (people, plain))
+    assert torch.equal(yaw[:, :3], plain_yaw[:, :3])
+    assert yaw[:, 3:].abs().max() <= WIDEST
+    assert torch.histc(yaw[:, 3:], 6, -WIDEST, WIDEST).min() > 60  # of 100 expected in each sixth
+    assert torch.equal(people.identity.lens.view(200, 6)[:, :3], plain.identity.lens.view(200, 6)[:, :3])
+    clips = pool.load(pool.draw(np.random.default_rng(0), 4, 4))
+    head, codes = ParametricHead(synthetic_head()), clips.codes()
+    posed = head(clips.shape.repeat_interleave(4, 0), codes.expression, codes.pose)
+    points = turn(head.landmarks(posed.vertices, posed.rotation), posed.rotation, posed.root)
+    placed = project(points, codes.camera)[..., :2].view(4, 4, 68, 2)
+    error = (placed - clips.keypoints).norm(dim=-1).mean((0, 2))
+    assert error[1:].max() < error[0] < 0.03  # no perspective is left in outline views
 
 
 def test_losses_fall_and_a_resumed_run_equals_an_unbroken_one(tmp_path, monkeypatch, start):

@@ -70,10 +70,14 @@ class SyntheticHeads:
             frame_seed: chooses other frames (poses, expressions) of the same people.
             device: where to render; the result stays there.
         """
-        size = self.image_size
         people, moments = self._rows(identity_seeds, frames, frame_seed, torch.device(device))
-        count = len(moments.jaw)
-        step = 1 if moments.jaw.device.type == "cpu" else max(1, CHUNK_PIXELS // (size * size))
+        return self.render(people, moments, frames)
+
+    @torch.no_grad()
+    def render(self, people: Identity, moments: Frames, frames: int) -> HeadBatch:
+        """Pictures of people and moments of one's own choice: a row of both per picture, `frames` rows per person."""
+        size, device, count = self.image_size, moments.jaw.device, len(moments.jaw)
+        step = 1 if device.type == "cpu" else max(1, CHUNK_PIXELS // (size * size))
         whole: dict[str, Tensor] = {}
         for start in range(0, count, step):
             part = torch.arange(start, min(start + step, count), device=device)
@@ -83,7 +87,7 @@ class SyntheticHeads:
                 if field.name not in whole:
                     whole[field.name] = rows.new_empty((count, *rows.shape[1:]))
                 whole[field.name][part] = rows
-        return HeadBatch(**{name: rows.unflatten(0, (len(identity_seeds), frames)) for name, rows in whole.items()})
+        return HeadBatch(**{name: rows.unflatten(0, (count // frames, frames)) for name, rows in whole.items()})
 
     @torch.no_grad()
     def meshes(
