@@ -98,7 +98,7 @@ class RomeObjective:
         person = photo_person(self.model, clips)
         outlines = clips.judged()
         losses = self.geometry(pose_mesh(self.model, person, outlines), outlines)
-        if step % self.pictures_every == 0:
+        if (step + 1) % self.pictures_every == 0:  # so that rows of metrics.jsonl have them
             losses |= self.pictures(draw(self.model, clips, person), clips)
         weighted = {name: getattr(self.weights, WEIGHT_OF.get(name, name)) * loss for name, loss in losses.items()}
         return weighted | {"total": sum(weighted.values())}

@@ -12,7 +12,7 @@ from mobile_avatar.models.rome.presets import PRESETS as ROME_PRESETS
 
 FILE = click.Path(path_type=Path)
 ROME = ("rome", "linear-rome")
-ROME_ONLY = ("face_network", "resnet50", "mobilenet_v2", "basis_people")
+ROME_ONLY = ("face_network", "resnet50", "mobilenet_v2", "basis_people", "pictures_every")
 
 
 @click.command()
@@ -51,6 +51,7 @@ ROME_ONLY = ("face_network", "resnet50", "mobilenet_v2", "basis_people")
     "--resnet50", type=FILE, help="Of linear-rome: torchvision weights that the photo's regressor starts from."
 )
 @click.option("--mobilenet-v2", type=FILE, help="Of linear-rome: the same for the frames' regressor.")
+@click.option("--pictures-every", type=click.IntRange(1), help="Of rome: steps of which one judges pictures, too.")
 @click.option("--basis-people", type=click.IntRange(2), help="Of linear-rome: people behind the basis.")
 @click.option("--adversarial/--no-adversarial", default=None, help="Train with a discriminator.")
 @click.option("--uv-weight", type=click.FloatRange(0), help="Weight of the supervised warp of synthetic frames.")
