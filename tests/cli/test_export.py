@@ -86,7 +86,9 @@ def test_golden_inputs_are_varied(bundles, target):
             assert np.abs(images[i] - images[j]).max() > 0.1
 
 
-@pytest.mark.parametrize("target", RUNNERS)
+@pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=pytest.mark.slow) if name == "executorch" else name for name in RUNNERS]
+)
 def test_corrupted_weights_fail_verification(bundles, target, capfd, tmp_path):
     """Damage behind the manifest's back: the hash is made to agree, so only executing the file can tell."""
     folder = tmp_path / "bundle"
@@ -188,7 +190,10 @@ def test_existing_output_asks_for_force(bundles, capfd):
     assert (bundles["onnx"] / "manifest.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0, 4.0, 5.0])
+SLOW_SECONDS = [pytest.param(seconds, marks=pytest.mark.slow) for seconds in (2.0, 4.0, 5.0)]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3.0, *SLOW_SECONDS])
 def test_a_killed_export_leaves_the_old_bundle(bundles, capfd, tmp_path, seconds):
     folder = tmp_path / "bundle"
     subprocess.run(["cp", "-r", bundles["onnx"], folder], check=True)

@@ -30,6 +30,7 @@ def test_synchronised_batch_norm_equals_batch_norm_on_the_joined_batch(results):
         torch.testing.assert_close(b, a, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["base", "updater"])
 def test_losses_and_gradients_are_those_of_the_joined_batch(results, stage):
     (one, two), _ = results

@@ -86,6 +86,7 @@ def start(folder: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)  # three times the start of a process, on a machine that may be busy
 def test_a_killed_command_goes_on_with_the_same_losses(tmp_path):
     """SIGKILL, which leaves no time to tidy up; the metrics say what was computed."""
