@@ -11,8 +11,8 @@ from mobile_avatar.models.bilayer.config import PRESETS
 from mobile_avatar.models.rome.presets import PRESETS as ROME_PRESETS
 
 FILE = click.Path(path_type=Path)
-ROME = ("rome", "linear-rome")
-ROME_ONLY = ("face_network", "resnet50", "mobilenet_v2", "basis_people", "pictures_every")
+ROME = ("rome", "linear-rome", "rome-renderer")
+ROME_ONLY = ("face_network", "resnet50", "mobilenet_v2", "basis_people", "pictures_every", "width")
 
 
 @click.command()
@@ -25,7 +25,8 @@ ROME_ONLY = ("face_network", "resnet50", "mobilenet_v2", "basis_people", "pictur
 @click.option(
     "--weights",
     type=FILE,
-    help="Start from these (a file, `compact` or `mobile`); `updater`, `joint` and `distill` (the teacher) need them.",
+    help="Start from these (a file, `compact` or `mobile`); `updater`, `joint` and `distill` (the teacher) need them,"
+    " of rome `linear-rome` and `rome-renderer` (the teacher).",
 )
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint, with its options.")
 @click.option("--dry-run", is_flag=True, help="Show the resolved options and what they amount to, and stop.")
@@ -52,6 +53,7 @@ ROME_ONLY = ("face_network", "resnet50", "mobilenet_v2", "basis_people", "pictur
 )
 @click.option("--mobilenet-v2", type=FILE, help="Of linear-rome: the same for the frames' regressor.")
 @click.option("--pictures-every", type=click.IntRange(1), help="Of rome: steps of which one judges pictures, too.")
+@click.option("--width", type=click.IntRange(1), help="Of rome-renderer: its channels at full resolution; default: 16.")
 @click.option("--basis-people", type=click.IntRange(2), help="Of linear-rome: people behind the basis.")
 @click.option("--adversarial/--no-adversarial", default=None, help="Train with a discriminator.")
 @click.option("--uv-weight", type=click.FloatRange(0), help="Weight of the supervised warp of synthetic frames.")
@@ -72,7 +74,8 @@ def command(stage, run_dir, resume, dry_run, as_json, **overrides):
 
     `distill` trains the lighter per-frame network of --preset to show what the model in --weights shows.
 
-    `rome` trains the mesh avatar on synthetic heads, `linear-rome` its linear model from the --weights of that.
+    `rome` trains the mesh avatar on synthetic heads, `linear-rome` its linear model from the --weights of that,
+    `rome-renderer` the renderer for phones to show what the model in --weights shows.
     """
     if stage in ROME:
         from mobile_avatar.cli.rome_training import train

@@ -1,0 +1,134 @@
+"""Distillation of ROME's rendering network: a compact renderer learns to show what the U-Net of a finished model shows.
+
+Everything else is the teacher's and frozen: texture, mesh, codes. The student also sees a share of the true pictures.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mobile_avatar.models.rome.compact_renderer import CompactRenderer
+from mobile_avatar.models.rome.networks import RomeNetworks
+from mobile_avatar.models.rome.renderer_weights import save_renderer
+from mobile_avatar.models.rome.synthetic_rig import synthetic_head
+from mobile_avatar.training.base import prepare_networks
+from mobile_avatar.training.batches import Batches, Stream
+from mobile_avatar.training.distributed import is_first
+from mobile_avatar.training.losses import structural_loss
+from mobile_avatar.training.rome import SURE, facts
+from mobile_avatar.training.rome_heads import RomeClips, open_pool, unseen_clips
+from mobile_avatar.training.rome_losses import dice_loss
+from mobile_avatar.training.rome_renderer_options import RendererTrainOptions
+from mobile_avatar.training.rome_renderer_sheet import write_renderer_sheet
+from mobile_avatar.training.rome_renderer_teacher import Teacher, invented_codes, per_frame
+from mobile_avatar.training.rome_sheet import SHEET_FRAMES, SHEET_PEOPLE
+from mobile_avatar.training.run import Run
+from mobile_avatar.training.statistics import standing_statistics
+from mobile_avatar.training.step import Step, trained
+
+RENDERER_FILE = "renderer.safetensors"
+COLOUR_WEIGHT, MASK_WEIGHT = 5.0, 2.0
+TRUE_SHARE = 0.25
+"""Weight of the true pictures beside the teacher's: where the teacher is wrong its student need not be."""
+
+
+class RendererObjective:
+    """Losses of the distillation, in all frames of a batch and in invented ones.
+
+    Args:
+        teacher: frozen.
+        student: in training.
+        invented: frames per person with random codes; for these there is no true picture.
+    """
+
+    def __init__(self, teacher: Teacher, student: CompactRenderer, invented: int) -> None:
+        self.teacher, self.student, self.invented = teacher, student, invented
+
+    def __call__(self, clips: RomeClips, step: int) -> dict[str, Tensor]:
+        """Named weighted losses of a batch, and their `total`."""
+        person, shown = self.teacher.person(clips), clips.images.shape[1]
+        people, codes = [per_frame(person, shown)], [clips.codes()]
+        if self.invented:
+            people.append(per_frame(person, self.invented))
+            codes.append(invented_codes(clips, self.invented))
+        lesson = self.teacher(_joined(people), _joined(codes))
+        image, mask = self.student(lesson.features).split([3, 1], dim=1)
+        goal, goal_mask = clips.images.flatten(0, 1), clips.masks.flatten(0, 1)
+        true = len(goal)
+        colour = torch.rand(len(image), 3, 1, 1).to(image.device)
+        inside = (image - lesson.image).abs() * lesson.mask
+        logits = torch.logit(mask, SURE)
+        losses = {
+            "colour": COLOUR_WEIGHT * inside.sum() / (3 * lesson.mask.sum()).clamp(min=1),
+            "picture": structural_loss(*(_on(part, lesson.mask, colour) for part in (image, lesson.image))),
+            "mask": MASK_WEIGHT * (mask - lesson.mask).abs().mean(),
+            "dice": MASK_WEIGHT * dice_loss(logits, lesson.mask),
+            "true_picture": TRUE_SHARE
+            * structural_loss(*(_on(part, goal_mask, colour[:true]) for part in (image[:true], goal))),
+            "true_mask": TRUE_SHARE * MASK_WEIGHT * dice_loss(logits[:true], goal_mask),
+        }
+        return losses | {"total": sum(losses.values())}
+
+
+def _joined(parts: list) -> object:
+    """Dataclasses of tensors (n, ...) one behind the other."""
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return type(parts[0])(*(None if column[0] is None else torch.cat(column) for column in columns))
+
+
+def _on(image: Tensor, mask: Tensor, colour: Tensor) -> Tensor:
+    """Pictures (n, 3, S, S) in [0, 1] cut out along masks on plain colours (n, 3, 1, 1), in [-1, 1]."""
+    return 2 * (colour + mask * (image - colour)) - 1
+
+
+def train_renderer(
+    options: RendererTrainOptions, folder: Path, resume: bool, networks: RomeNetworks, told: dict[str, str]
+) -> CompactRenderer:
+    """Train a compact renderer; returns the averaged one in eval mode with standing statistics, not folded.
+
+    `renderer.safetensors` in the folder holds it from the first contact sheet on.
+
+    Args:
+        options: see RendererTrainOptions; what is left open is resolved.
+        folder: of the run.
+        resume: go on from the folder's checkpoint if there is one.
+        networks: the teacher's.
+        told: facts of its file; the student has its licence.
+
+    Raises:
+        BadInput: options, networks, data or folder do not fit; CheckFailed: the numbers became NaN or Inf.
+    """
+    options = options.resolved()
+    torch.manual_seed(options.seed)
+    config, device = options.config(networks.config.image_size), options.device
+    student = CompactRenderer(config).train().to(device)
+    teacher = Teacher(networks.to(device), synthetic_head(), config.image_size)
+    teacher.model.to(device)
+    prepare_networks([student])
+    batches = Batches(open_pool(options, folder, config.image_size), options)
+    objective = RendererObjective(teacher, student, options.invented)
+    part = trained(student, options.lr, options.beta1, options.clip_norm)
+    averaged = CompactRenderer(config).eval().requires_grad_(False).to(device)
+    run = Run(folder, options, {"model": part}, resume)  # last: it puts the random numbers where they were
+    held_out = unseen_clips(config.image_size, SHEET_PEOPLE, SHEET_FRAMES, device) if is_first() else None
+
+    def keep(renderer: CompactRenderer) -> None:
+        own = facts(options, run.step, told.get("trained_on", ""))
+        save_renderer(renderer, Path(folder) / RENDERER_FILE, told | own | {"license": told.get("license", "unknown")})
+
+    def sheet(path: Path) -> None:
+        averaged.load_state_dict(run.average)
+        write_renderer_sheet(path, teacher, averaged, held_out)
+        keep(averaged)
+
+    run.loop(Step(objective, [part], device), batches, sheet)
+    student.load_state_dict(run.average)
+    standing_statistics(
+        student,
+        lambda number: objective(batches.read(number, Stream.STATISTICS), 0),
+        min(options.standing_batches, options.steps),
+    )
+    if is_first():
+        keep(student)
+    return student.cpu()

@@ -1,0 +1,38 @@
+"""Contact sheets of a compact renderer: what it should show, what its teacher shows, what it shows itself."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+from mobile_avatar.images import to_uint8, write_png
+from mobile_avatar.models.rome.compact_renderer import CompactRenderer
+from mobile_avatar.training.rome_heads import RomeClips
+from mobile_avatar.training.rome_renderer_teacher import Teacher, per_frame
+
+COLUMNS = ("truth", "teacher", "student", "difference of both", "teacher's mask", "student's mask")
+MAGNIFIED = 4  # differences
+
+
+@torch.no_grad()
+def write_renderer_sheet(path: Path, teacher: Teacher, student: CompactRenderer, clips: RomeClips) -> None:
+    """A row per frame with COLUMNS; people are cut out along the mask of each on white.
+
+    The difference is four times as bright as it is. Nothing is written where Pillow is missing: training needs no
+    picture.
+    """
+    if importlib.util.find_spec("PIL") is None:
+        return
+    lesson = teacher(per_frame(teacher.person(clips), clips.images.shape[1]), clips.codes())
+    image, mask = student(lesson.features).split([3, 1], dim=1)
+    shown, taught = image * mask + 1 - mask, lesson.image * lesson.mask + 1 - lesson.mask
+    images, masks = clips.images.flatten(0, 1), clips.masks.flatten(0, 1)
+    cells = (
+        images * masks + 1 - masks,
+        taught,
+        shown,
+        (MAGNIFIED * (shown - taught).abs()).clamp(max=1),
+        *(part.expand(-1, 3, -1, -1) for part in (lesson.mask, mask)),
+    )
+    rows = torch.cat(cells, dim=3)
+    write_png(path, to_uint8(torch.cat(list(rows), dim=1) * 2 - 1))
