@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mobile_avatar.data.clips import Draw
 from mobile_avatar.data.synthetic import SyntheticHeads
-from mobile_avatar.data.synthetic.expression import BODY_TURN, Frames, draw_frames, join_frames
+from mobile_avatar.data.synthetic.expression import Frames, draw_frames, join_frames
 from mobile_avatar.data.synthetic.heads import SPLITS, HeadBatch
 from mobile_avatar.data.synthetic.identity import Identity, draw_identities
 from mobile_avatar.data.synthetic.paint import PART
@@ -88,7 +88,8 @@ def draw_people(numbers: Sequence[int], frames: int, split: str, frame_seed: int
     """The first `frames` frames of people, as `SyntheticHeads.sample` draws them; the last of them are outline views.
 
     Args:
-        outlines: how many of each person's frames are outline views: turned further, seen from far away.
+        outlines: how many of each person's frames are outline views: people turned as a whole, seen from far away. In
+            other frames the head tilts on shoulders that stay where they are, which the mesh cannot do.
     """
     rows = torch.arange(len(numbers) * frames) // frames
     identity = draw_identities(list(numbers), SPLITS[split]).take(rows)
@@ -96,9 +97,10 @@ def draw_people(numbers: Sequence[int], frames: int, split: str, frame_seed: int
     outline = torch.arange(len(rows)) % frames >= frames - outlines
     # Evenly over all directions, by the frame's own random number.
     yaw = WIDEST * (moments.noise / 2**29 - 1)
-    yaw = torch.where(outline, yaw, moments.pose[:, 0])
-    body = torch.stack((moments.body[:, 0] + BODY_TURN * (yaw - moments.pose[:, 0]), moments.body[:, 1]), 1)
-    moments = replace(moments, pose=torch.cat((yaw[:, None], moments.pose[:, 1:]), 1), body=body)
+    still = torch.zeros_like(yaw)
+    pose, body = torch.stack((yaw, still, still), 1), torch.stack((yaw, still), 1)
+    pose, body = (torch.where(outline[:, None], *pair) for pair in ((pose, moments.pose), (body, moments.body)))
+    moments = replace(moments, pose=pose, body=body)
     lens = torch.where(outline[:, None], identity.lens.new_tensor(FAR), identity.lens)
     return People(replace(identity, lens=lens), moments)
 

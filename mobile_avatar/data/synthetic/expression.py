@@ -28,7 +28,6 @@ EXPRESSION_FIELDS = (
     ("puff_right", (0.85, 1.10, 0.15), 0.32, (0.10, 0.0, 0.10), "all"),
     ("puff_left", (-0.85, 1.10, 0.15), 0.32, (-0.10, 0.0, 0.10), "all"),
 )
-BODY_TURN = 0.3  # of the head's yaw
 EXPRESSION_INDEX = {name: i for i, (name, *_) in enumerate(EXPRESSION_FIELDS)}
 
 
@@ -115,7 +114,7 @@ def _frame(generator: torch.Generator) -> dict[str, Tensor]:
         "pose": torch.tensor([radians(yaw), radians(pitch), radians(roll)]),
         "camera": torch.tensor([(u[18] * 2 - 1) * 0.03, (u[19] * 2 - 1) * 0.03, 1 + (u[20] * 2 - 1) * 0.06]),
         "light": torch.tensor([g[12], g[13], g[14]]) * 0.05,
-        "body": torch.tensor([BODY_TURN * radians(yaw) + 0.08 * g[15], (u[21] * 2 - 1) * 0.15]),
+        "body": torch.tensor([0.3 * radians(yaw) + 0.08 * g[15], (u[21] * 2 - 1) * 0.15]),
         "noise": torch.tensor(int(u[22] * 2**30)),
         "level": torch.tensor(0.003 + 0.009 * u[23]),
     }
