@@ -29,8 +29,17 @@ POLL_S = 15.0
 RUNNING = "still running; run the same command again to pick it up"
 METHOD = (
     "clock time of single calls on a hosted phone, random inputs, in a tight loop, the first run apart; "
-    "left out: the app, the composition of the image, heat"
+    "left out: the app and what it draws itself, heat"
 )
+
+
+HOLDS = {
+    "": "it holds the looks of the avatar's person",
+    "encoder": "it finds expressions and holds no looks",
+    "mesh": "it holds the shape of the avatar's head",
+    "renderer": "the looks are in the texture, which is not sent",
+}
+"""What leaves this computer, by graph."""
 
 
 class JobFailed(CheckFailed):
@@ -98,11 +107,12 @@ class _Run:
             taken=now(),
             model_sha256=subject.model_sha256,
             own_file=plan.own_file,
+            graph=subject.name,
             soc=chip_of(self.device),
             os=self.device.os,
             method=METHOD,
             command="; ".join([*steps, f"profile {self.profile_options}", f"inference {self.options}"]),
-            notes=(plan.note,) if plan.note else (),
+            notes=(plan.note.replace("render.", f"{subject.name or 'render'}."),) if plan.note else (),
             error=RUNNING,
         )
         self.runner = f"aihub {self.device.name} {plan.framework} {unit}"
@@ -197,8 +207,8 @@ class _Run:
 
     def _send(self) -> Any:
         if self.model is None:
-            path = self.subject.files[self.plan.role]
-            self.settings.say(f"sending {path.name} to AI Hub; it holds the looks of the avatar's person")
+            subject, path = self.subject, self.subject.files[self.plan.role]
+            self.settings.say(f"sending {path.name} to AI Hub; {HOLDS[subject.name]}")
             with asking(f"to take {path.name}"):
                 self.model = self.client.upload_model(str(path), name=self._name())
         return self.model

@@ -51,23 +51,25 @@ class Estimate:
         """Sum of the memory traffic terms."""
         return sum(time.traffic_ms for time in self.times)
 
-    def method(self, warp: str) -> str:
-        """How the number came about and what it leaves out."""
+    def method(self, warp: str, outside: str | None = None) -> str:
+        """How the number came about and what it leaves out: `outside`, or what the warp says."""
         overhead = self.unit.overhead_us.value
         launch = f", and {overhead:g} us per layer" if overhead else ""
         threads = ", one thread" if self.unit.kind == "CPU" else ""
         shortest = min((row.point.ms.value for row in self.calibration.residuals), default=0.0)
         beyond = f"; shorter than every published time behind it ({shortest:g} ms)" if self.ms < shortest else ""
-        outside = {
-            "split": f"the app's draw call that warps and composes, {LEFT_OUT}",
-            "native": f"what the warp inside the graph costs beside its traffic, {LEFT_OUT}",
-        }
+        if outside is None:
+            known = {
+                "split": f"the app's draw call that warps and composes, {LEFT_OUT}",
+                "native": f"what the warp inside the graph costs beside its traffic, {LEFT_OUT}",
+            }
+            outside = known.get(warp, LEFT_OUT)
         return (
             f"roofline over {len(self.times)} layers (element-wise operators belong to the layer before them) on the "
             f"{self.unit.title} of {self.chip.title} in {self.precision}{threads}: per layer the longer of arithmetic "
             f"({self.compute_ms:.2f} ms in all) and memory traffic ({self.traffic_ms:.2f} ms){launch}; efficiency from "
             f"{self.calibration.basis}, within a factor of {self.calibration.spread:.2f}{beyond}; not measured; left "
-            f"out: {outside.get(warp, LEFT_OUT)}"
+            f"out: {outside}"
         )
 
 
@@ -131,6 +133,11 @@ def estimate_result(subject: Subject, device: str) -> Result:
     damaged table of layers.
     """
     found, method = estimate(bundle_layers(subject), subject.target, subject.precision, subject.warp, device)
+    return result_of(subject, device, found, method)
+
+
+def result_of(subject: Subject, device: str, found: Estimate | None, method: str) -> Result:
+    """A row from `estimate`; without one, `method` says why. BadInput for an unknown device."""
     row = {
         "kind": "estimated",
         "place": "estimate",
@@ -139,6 +146,7 @@ def estimate_result(subject: Subject, device: str) -> Result:
         "taken": now(),
         "model_sha256": subject.model_sha256,
         "precision": subject.precision,
+        "graph": subject.name,
     }
     if found is None:
         return Result(**row, error=method)

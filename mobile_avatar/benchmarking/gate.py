@@ -7,6 +7,8 @@ from mobile_avatar.benchmarking.result import Result
 
 RANK = ("measured", "simulated", "estimated")
 """The better kind first."""
+LEFT_OUT = {False: "the draw call is", True: "the draw call and the mesh graph are"}
+"""Of a frame of several graphs, by whether it is an estimate."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,11 @@ def judge(
 ) -> Verdict:
     """Hold the best figure against a budget.
 
-    Only rows of the bundle's own model file count. The best kind wins (measured, simulated, estimated), within it rows
-    whose outputs were compared and found right, then those that were not compared (the sentence says so); among these
-    the fastest, since that is the one an app would use. Rows whose outputs are wrong never count.
+    Only rows of the bundle's own model file count, and of bundles of several graphs those of all graphs together
+    (`Result.whole`), where the sentence says that the draw call is not in it. The best kind wins (measured, simulated,
+    estimated), within it rows whose outputs were compared and found right, then those that were not compared (the
+    sentence says so); among these the fastest, since that is the one an app would use. Rows whose outputs are wrong
+    never count.
 
     Args:
         results: rows of this bundle's model file.
@@ -37,7 +41,7 @@ def judge(
         require: the worst kind that may be judged.
     """
     allowed = RANK[: RANK.index(require) + 1]
-    own = [row for row in results if row.own_file and (device is None or same_device(row, device))]
+    own = [row for row in results if row.own_file and row.whole and (device is None or same_device(row, device))]
     rows = [row for row in own if not row.error and row.figure(statistic)[1] is not None]
     right = [row for row in rows if all(check["passed"] is not False for check in row.parity)]
     fit = [row for row in right if row.kind in allowed]
@@ -49,9 +53,10 @@ def judge(
     spread = "" if best.low_ms is None else f" ({best.low_ms:.2f} to {best.high_ms:.2f})"
     passed = value <= budget_ms
     unproven = "" if best.kind == "estimated" or _compared(best) else "; its outputs were not compared"
+    drawn = f"; {LEFT_OUT[best.kind == 'estimated']} not in it" if best.graph else ""
     sentence = (
         f"{what} {value:.2f} ms{spread}, {best.title} on {best.device}, "
-        f"is {'within' if passed else 'over'} the budget of {budget_ms:g} ms{unproven}"
+        f"is {'within' if passed else 'over'} the budget of {budget_ms:g} ms{drawn}{unproven}"
     )
     return Verdict(passed, sentence, best)
 

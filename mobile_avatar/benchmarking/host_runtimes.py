@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobile_avatar.errors import MissingTool
 from mobile_avatar.exporters.registry import INTEGER, Request, find_target
@@ -23,7 +23,7 @@ from mobile_avatar.verification.runners import Exported
 
 Outputs = dict[str, np.ndarray]
 Run = Callable[[np.ndarray], Outputs]
-"""keypoints (1, 136) float32 -> output name -> float32 array in the layout of the spec."""
+"""The one input, float32 (keypoints (1, 136) or a tensor of a frame) -> output name -> float32 array as in the spec."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,18 @@ def convert(
     request = Request(
         module, spec, precision, warp, folder, {}, calibration=calibration if precision in INTEGER else None
     )
+    return convert_graph(target_name, request)
+
+
+def convert_graph(target_name: str, request: Request) -> Exported:
+    """Convert one graph for a target's runtime; MissingTool when the converter is not installed."""
     try:
-        product = target.convert(request)
+        product = find_target(target_name).convert(request)
     except ImportError as error:
         raise MissingTool(f"{target_name} files need {error.name}, which is not installed") from error
-    files = {role: folder / path for role, path in product.files.items()}
-    return Exported(folder, files, spec.with_integers(product.integers), precision, warp)
+    files = {role: request.folder / path for role, path in product.files.items()}
+    spec = request.spec.with_integers(product.integers)
+    return Exported(request.folder, files, spec, request.precision, request.warp)
 
 
 def open_torch(name: str, generator: FoldedGenerator, texture: Tensor, warp: str) -> tuple[Run, GraphSpec]:
@@ -133,13 +139,19 @@ def open_torch(name: str, generator: FoldedGenerator, texture: Tensor, warp: str
     module = WARPS[warp](network, texture, "NCHW").eval()
     spec = graph_spec(warp, generator.config.image_size, "NCHW")
 
-    def run(keypoints: np.ndarray) -> Outputs:
-        with torch.inference_mode():
-            values = module(torch.from_numpy(keypoints))
-        values = values if isinstance(values, tuple) else (values,)
-        return {t.name: value.numpy() for t, value in zip(spec.outputs, values, strict=True)}
+    return run_torch(module, spec), spec
 
-    return run, spec
+
+def run_torch(module: nn.Module, spec: GraphSpec) -> Run:
+    """A graph in torch as a function like those of the other runtimes."""
+
+    def run(values: np.ndarray) -> Outputs:
+        with torch.inference_mode():
+            found = module(torch.from_numpy(values))
+        found = found if isinstance(found, tuple) else (found,)
+        return {t.name: value.numpy() for t, value in zip(spec.outputs, found, strict=True)}
+
+    return run
 
 
 def composer(spec: GraphSpec, texture: Tensor, align_corners: bool) -> Callable[[Outputs], np.ndarray]:

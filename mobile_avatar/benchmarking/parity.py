@@ -3,7 +3,6 @@
 import numpy as np
 
 from mobile_avatar.benchmarking.subject import Subject
-from mobile_avatar.verification.manifest import judged_tensors
 from mobile_avatar.verification.parity import THRESHOLDS, compare, unmeasured
 from mobile_avatar.verification.verify import composite_results
 
@@ -19,12 +18,12 @@ def parity_rows(subject: Subject, runner: str, outputs: dict[str, np.ndarray]) -
     results = dict(outputs)
     threshold = THRESHOLDS[subject.precision]
     whole = all(results[t.name].shape == (len(subject.golden(t)), *t.shape[1:]) for t in subject.spec.outputs)
-    if subject.warp == "split" and whole:
+    if subject.composed and whole:
         config = subject.manifest["avatar"]["config"]
         results["image"] = composite_results(subject.folder, subject.spec, config, results)
     return tuple(
         compare(t, runner, results[t.name], subject.golden(t), threshold).to_dict()
-        for t in judged_tensors(subject.manifest)
+        for t in subject.judged
         if t.name in results
     )
 
@@ -33,6 +32,5 @@ def missing_rows(subject: Subject, runner: str, reason: str) -> tuple[dict, ...]
     """Rows that say why nothing could be compared."""
     threshold = THRESHOLDS[subject.precision]
     return tuple(
-        unmeasured(t, runner, len(subject.golden(t)), threshold, None, reason).to_dict()
-        for t in judged_tensors(subject.manifest)
+        unmeasured(t, runner, len(subject.golden(t)), threshold, None, reason).to_dict() for t in subject.judged
     )

@@ -66,6 +66,7 @@ class Session:
         notes = [f"temperatures are those of the {heat.sensor}" if heat.sensor else "the phone tells no temperature"]
         if heat.throttling in STATUS[1:]:
             notes.append(f"the phone was throttling before the run began ({heat.throttling}); let it cool down")
+        left_out = "the draw call" if self.subject.name else "composing the image"
         return Result(
             kind="measured",
             place="adb",
@@ -77,10 +78,11 @@ class Session:
             soc=self.facts.soc,
             os=self.facts.os,
             delegate=delegate,
+            graph=self.subject.name,
             power_mode=self.facts.power_mode,
             temperature_before_c=heat.temperature_c,
             thermal_before=heat.throttling,
-            method=f"{tool.name} ran on the phone and timed the model file; composing the image is not in it",
+            method=f"{tool.name} ran on the phone and timed the model file; {left_out} is not in it",
             notes=(*notes, *self.facts.notes),
         )
 

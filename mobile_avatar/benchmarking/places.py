@@ -43,8 +43,17 @@ PLACES: dict[str, str] = {
 """Name -> `module:function`. The function takes (Subject, Settings, Journal), puts every row into the journal as soon
 as it is there, and raises MissingTool when the place cannot be reached. A row that fails is kept with its `error`."""
 
+WHOLE_BUNDLES = ("host",)
+"""Places that take all graphs of a bundle at once; the others get them one by one."""
+
 
 def measure(place: str, subject: Subject, settings: Settings, journal: Journal) -> None:
     """Measure in one place; what was measured is in `journal`, also when this raises."""
-    module, function = PLACES[place].split(":")
-    getattr(importlib.import_module(module), function)(subject, settings, journal)
+    module, name = PLACES[place].split(":")
+    function = getattr(importlib.import_module(module), name)
+    if subject.graphs and place not in WHOLE_BUNDLES:
+        # Not above: it needs the settings of this file.
+        from mobile_avatar.benchmarking.one_by_one import measure_one_by_one
+
+        return measure_one_by_one(function, subject, settings, journal)
+    function(subject, settings, journal)

@@ -11,6 +11,14 @@ from mobile_avatar.errors import BadInput
 
 Kind = Literal["measured", "simulated", "estimated"]
 Scope = Literal["frame", "graph"]
+DRAW, FRAME = "draw", "frame"
+"""Values of `Result.graph` that are no graph: the draw call between graphs, and a frame of all graphs."""
+TITLES = {
+    (DRAW, "graph"): "draw call in software (torch); on a phone the GPU draws",
+    (FRAME, "graph"): "frame, all graphs, without the draw call",
+    (FRAME, "frame"): "frame with the draw call in software",
+}
+"""How rows of bundles of several graphs begin where their `graph` alone would not say it; by graph and scope."""
 LEAST_RUNS = {"p90": 10, "p99": 100}
 """Fewer runs have no such percentile; it would be the slowest run under another name."""
 LONGEST_TEXT = 4000
@@ -60,7 +68,10 @@ class Result:
     own_file: bool = True
     """Whether it is about the bundle's own model file, and not about the same graph converted for another runtime."""
     scope: Scope = "graph"
-    """`frame`: graph and composition of the image; `graph`: the model file alone."""
+    """`frame`: graph and composition of the image (or the draw call); `graph`: the model file, or files, alone."""
+    graph: str = ""
+    """Bundles of several graphs: which one this row is about, `draw`, or `frame` for all graphs together. Empty: the
+    bundle has one graph."""
     soc: str = ""
     os: str = ""
     runtime_version: str = ""
@@ -132,9 +143,21 @@ class Result:
 
     @property
     def title(self) -> str:
-        """Runtime, delegate, precision and threads in a few words."""
+        """Graph, runtime, delegate, precision and threads in a few words."""
         threads = "" if self.threads is None else f"{self.threads} thread{'' if self.threads == 1 else 's'}"
-        return ", ".join(filter(None, (f"{self.runtime} {self.precision}", self.delegate, threads)))
+        what = TITLES.get((self.graph, self.scope), self.graph)
+        if self.graph == FRAME and self.kind == "estimated":
+            what = "frame, without mesh graph and draw call"
+        if self.graph == DRAW:
+            return ", ".join(filter(None, (what, threads)))
+        words = ", ".join(filter(None, (f"{self.runtime} {self.precision}", self.delegate, threads)))
+        return f"{what}: {words}" if what else words
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a time that budgets are for: of the one graph, or of all graphs together without what the GPU
+        of a phone draws between them. Parts of a frame are no such time, nor is a frame drawn in software."""
+        return not self.graph or (self.graph, self.scope) == (FRAME, "graph")
 
 
 def now() -> str:

@@ -67,14 +67,14 @@ def stored_results(subject: Subject) -> tuple[list[Result], list[str]]:
         except BadInput as error:
             notes.append(str(error))
             continue
-        results += [result for result in found if result.model_sha256 == subject.model_sha256]
-        if any(result.model_sha256 != subject.model_sha256 for result in found):
+        results += [result for result in found if result.model_sha256 in subject.hashes]
+        if any(result.model_sha256 not in subject.hashes for result in found):
             notes.append(f"{path} holds results of another model file; they are not used")
     return sorted(results, key=lambda result: result.taken), notes
 
 
 def newest(results: list[Result]) -> list[Result]:
-    """The last row of every (place, device, runtime, delegate, precision, threads, own file), in order of time.
+    """The last row of every (place, device, runtime, delegate, precision, threads, own file, graph), in order of time.
 
     A later failure does not hide an earlier figure; a cloud job that a later run picked up is shown there only.
     """
@@ -84,7 +84,7 @@ def newest(results: list[Result]) -> list[Result]:
         if row.error and collected.intersection(_job_names(row)):
             continue
         place = (row.place, row.device, row.runtime, row.delegate, row.precision, row.threads)
-        key = (*place, row.own_file, bool(row.error))
+        key = (*place, row.own_file, row.graph, row.scope, bool(row.error))
         last.pop(key, None)
         last[key] = row
     return list(last.values())

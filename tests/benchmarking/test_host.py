@@ -12,7 +12,8 @@ import pytest
 
 from mobile_avatar.assets import shipped
 from mobile_avatar.avatar import Avatar
-from mobile_avatar.benchmarking import host, host_runtimes
+from mobile_avatar.benchmarking import host, host_bilayer, host_runtimes
+from mobile_avatar.benchmarking.host_lanes import Bench
 from mobile_avatar.benchmarking.places import Settings
 from mobile_avatar.benchmarking.store import Journal, stored_results
 from mobile_avatar.benchmarking.subject import open_subject
@@ -126,7 +127,7 @@ def test_random_numbers_are_named_in_the_rows(bundle, tmp_path):
     manifest["avatar"]["created"] = "another day"
     path.write_text(json.dumps(manifest))
     rows = {row.runtime: row for row in measured(tmp_path / "b").results}
-    assert rows["torch-folded"].notes == (host.RANDOM,)
+    assert rows["torch-folded"].notes == (host_bilayer.RANDOM,)
     assert rows["torch-folded"].parity == ()
     assert rows["onnxruntime"].notes == (), "the bundle's own file has its own numbers"
     assert rows["onnxruntime"].parity[0]["passed"]
@@ -173,7 +174,9 @@ def _open_failing(after: int, error: BaseException):
 
 
 def _with_open(monkeypatch, open_run) -> None:
-    monkeypatch.setitem(host.RUNTIMES, "onnxruntime", replace(host.RUNTIMES["onnxruntime"], open=open_run))
+    monkeypatch.setitem(
+        host_runtimes.RUNTIMES, "onnxruntime", replace(host_runtimes.RUNTIMES["onnxruntime"], open=open_run)
+    )
 
 
 def test_a_runtime_that_stops_keeps_its_row_and_the_others_go_on(bundle, monkeypatch):
@@ -204,9 +207,12 @@ def test_sustained_minutes_are_added_to_the_rows(bundle):
     assert stored_results(open_subject(bundle))[0][-2:] == journal.results
 
 
-def test_threads_are_tried_one_by_one_and_then_in_powers():
-    assert host._thread_counts(Settings(threads=3)) == [1, 2, 3]
-    assert host._thread_counts(Settings(threads=12)) == [1, 2, 4, 8, 12]
+@pytest.mark.parametrize(("most", "counts"), [(3, [1, 2, 3]), (12, [1, 2, 4, 8, 12])])
+def test_threads_are_tried_one_by_one_and_then_in_powers(bundle, most, counts):
+    subject = open_subject(bundle)
+    bench = Bench(subject, Settings(threads=most), Journal(subject, "host"), "now", bundle)
+    assert bench.thread_counts(host_runtimes.RUNTIMES["litert"]) == counts
+    assert bench.thread_counts(host_runtimes.RUNTIMES["onnxruntime"]) == [1]
 
 
 @pytest.mark.slow

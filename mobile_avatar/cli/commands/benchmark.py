@@ -15,6 +15,8 @@ BELONGS = {
     "threads": ("host", "adb"),
     "runtimes": ("host", "adb"),
     "avatar": ("host",),
+    "beside": ("host",),
+    "beside_avatar": ("host",),
     "serial": ("adb",),
     "tools": ("adb",),
     "unit": ("aihub",),
@@ -57,6 +59,12 @@ def _finite(ctx, parameter, value):
 @click.option("--threads", type=click.IntRange(1, 1024), help="host: most threads to try; adb: threads of a CPU run.")
 @click.option("--runtime", "runtimes", multiple=True, help="Only this runtime (repeatable).")
 @click.option("--avatar", type=click.Path(path_type=Path), help="host: the avatar behind the bundle.")
+@click.option(
+    "--beside",
+    type=click.Path(path_type=Path),
+    help="host: another bundle, timed in turns with BUNDLE; on one thread unless --threads says otherwise.",
+)
+@click.option("--beside-avatar", type=click.Path(path_type=Path), help="host: the avatar behind that other bundle.")
 @click.option("--serial", help="adb: which phone, where several are connected.")
 @click.option("--tools", type=click.Path(path_type=Path), help="adb: folder with the device tools.")
 @click.option("--unit", type=click.Choice(["npu", "gpu", "cpu", "all"]), help="aihub: compute unit to ask for.")
@@ -64,14 +72,18 @@ def _finite(ctx, parameter, value):
 @force_option
 @json_option
 @click.pass_context
-def command(ctx, bundle, place, device, budget_ms, require, statistic, chart, force, as_json, **options):
+def command(
+    ctx, bundle, place, device, budget_ms, require, statistic, chart, beside, beside_avatar, force, as_json, **options
+):
     """Measure BUNDLE on this host, a phone or a hosted phone, and hold it against a budget.
 
     Without --on nothing is measured: the estimate and the results of earlier runs are shown and judged.
     """
-    from mobile_avatar.benchmarking.estimate import estimate_result
+    from mobile_avatar.benchmarking.beside import measure_beside
+    from mobile_avatar.benchmarking.estimate_graphs import estimate_rows
     from mobile_avatar.benchmarking.gate import judge
     from mobile_avatar.benchmarking.places import Settings, measure
+    from mobile_avatar.benchmarking.result import FRAME
     from mobile_avatar.benchmarking.store import Journal, newest, stored_results
     from mobile_avatar.benchmarking.subject import open_subject
     from mobile_avatar.errors import CheckFailed, MobileAvatarError
@@ -79,22 +91,26 @@ def command(ctx, bundle, place, device, budget_ms, require, statistic, chart, fo
     _check_options(ctx, place, budget_ms)
     subject = open_subject(bundle)
     chip = subject.manifest["budget"]["device"] if device is None or place == "aihub" else device
-    estimated = estimate_result(subject, chip)
+    estimated = estimate_rows(subject, chip)
     if chart:
-        _draw(chart, force, subject, estimated)
-    journal, stopped = Journal(subject, place or "none"), None
+        _draw(chart, force, subject, estimated[-1])
+    journal, stopped, other = Journal(subject, place or "none"), None, None
+    settings = Settings(device=device, say=say, **options)
     if place is None:
         earlier, notes = stored_results(subject)
-        results = [*newest(earlier), estimated]
+        results = [*newest(earlier), *estimated]
         for note in notes:
             say(f"note: {note}")
     else:
         journal.prepare()
         try:
-            measure(place, subject, Settings(device=device, say=say, **options), journal)
+            if beside is None:
+                measure(place, subject, settings, journal)
+            else:
+                other = measure_beside(subject, settings, journal, beside, beside_avatar)
         except MobileAvatarError as error:  # what was measured until then is shown and kept
             stopped = error
-        results = [*journal.results, estimated]
+        results = [*journal.results, *estimated]
     # Rows of this run are judged wherever they ran, unless a chip was named; without a run, those of the budget's chip.
     fresh = [row for row in journal.results if row.own_file and not row.error]
     anywhere = fresh and (device is None or place == "aihub")
@@ -102,14 +118,19 @@ def command(ctx, bundle, place, device, budget_ms, require, statistic, chart, fo
         fresh if anywhere else results, None if anywhere else chip, budget_ms, statistic, require
     )
     if as_json:
-        print_json({"results": [row.to_dict() for row in results], "budget": _verdict(verdict, budget_ms, statistic)})
+        answer = {"results": [row.to_dict() for row in results], "budget": _verdict(verdict, budget_ms, statistic)}
+        print_json(answer if other is None else answer | {"beside": other.to_dict()})
     else:
         _show(results, journal.path)
+        if other:
+            _show_beside(other, bundle, beside)
         if verdict and verdict.passed:
             click.echo(f"\nbudget: {verdict.sentence}")
     if stopped:
         raise stopped
-    wrong = [f"{row.title}, {c['output']}" for row in journal.results for c in row.parity if c["passed"] is False]
+    rows = [row for row in journal.results if row.graph != FRAME]  # a frame repeats what its graphs say
+    rows += [] if other is None else [row for row in other.results if row.graph != FRAME]
+    wrong = [f"{row.title}, {c['output']}" for row in rows for c in row.parity if c["passed"] is False]
     problems = [f"outputs are wrong: {'; '.join(wrong)}"] if wrong else []
     if verdict and not verdict.passed:
         problems.append(f"budget: {verdict.sentence}")
@@ -128,6 +149,8 @@ def _check_options(ctx, place, budget_ms):
         if given(name) and place not in places:
             wanted = " or ".join(f"--on {word}" for word in places)
             raise click.UsageError(f"{flags[name]} belongs to {wanted}")
+    if given("beside_avatar") and not given("beside"):
+        raise click.UsageError("--beside-avatar is about the bundle of --beside; pass that as well")
     for name in ("require", "statistic"):
         if given(name) and budget_ms is None:
             raise click.UsageError(f"{flags[name]} says what --budget-ms judges; pass that as well")
@@ -165,10 +188,14 @@ def _verdict(verdict, budget_ms, statistic):
 
 def _show(results, path):
     """The table, then what does not fit into it; what is true of many rows is said once."""
-    # Rows of one run on this host were timed in turns and share their time stamp; only they may be compared.
-    slowest: dict[str, float] = {}
+    from mobile_avatar.benchmarking.result import DRAW
+
+    # Rows of one run on this host were timed in turns and share their time stamp; only they may be compared, and of
+    # several graphs only those of the same work.
+    slowest: dict[tuple, float] = {}
     for row in (row for row in results if row.place == "host" and row.p50_ms):
-        slowest[row.taken] = max(slowest.get(row.taken, 0.0), row.p50_ms)
+        work = row.taken, row.graph, row.scope
+        slowest[work] = max(slowest.get(work, 0.0), row.p50_ms)
     rows, said = [], {}
     for row in sorted(results, key=lambda row: (row.kind == "estimated", row.taken)):
         name, value = row.figure()
@@ -176,7 +203,9 @@ def _show(results, path):
             steady = f"{value:.2f} ({row.low_ms:.2f} to {row.high_ms:.2f})"
         else:
             steady = "-" if value is None else f"{value:.2f}{'' if name == 'p50' else f' ({name})'}"
-        ratio = f"{slowest[row.taken] / row.p50_ms:.1f}x" if row.place == "host" and row.p50_ms else ""
+        ratio = ""
+        if row.place == "host" and row.p50_ms and row.graph != DRAW:
+            ratio = f"{slowest[row.taken, row.graph, row.scope] / row.p50_ms:.1f}x"
         slow = ["" if number is None else f"{number:.2f}" for number in (row.p90_ms, row.p99_ms)]
         rows.append((row.kind.upper(), row.title, steady, ratio, *slow, "" if row.runs is None else row.runs))
         for text in _remarks(row):
@@ -193,8 +222,23 @@ def _show(results, path):
         click.echo(f"kept in {path}")
 
 
+def _show_beside(found, bundle, beside):
+    """Two bundles that were timed in one run."""
+    click.echo(f"\nA {bundle}, B {beside}, in one run, frame by frame in turns, median (fastest) in ms")
+    rows = [
+        (line.runtime, line.what, *(f"{side.p50_ms:.2f} ({side.fastest_ms:.2f})" for side in line.sides), line.ratio)
+        for line in found.lines
+    ]
+    print_table(("runtime", "what", "A", "B", "B / A"), [(*row[:4], f"{row[4]:.2f}") for row in rows])
+    for text in found.notes:
+        click.echo(text)
+    click.echo(f"rows of B are kept in {found.path}")
+
+
 def _remarks(row):
     """What a row has to say beside its figure, one text each."""
+    from mobile_avatar.benchmarking.result import FRAME
+
     where = ", ".join(filter(None, (row.device, row.soc, row.os, row.power_mode)))
     heat = [f"{t:.1f} °C" for t in (row.temperature_before_c, row.temperature_after_c) if t is not None]
     state = [word for word in (row.thermal_before, row.thermal_after) if word]
@@ -204,11 +248,12 @@ def _remarks(row):
             ("load {:.2f} ms", row.load_ms),
             ("first {:.2f} ms", row.first_ms),
             ("warm-up {:.2f} ms", row.warmup_ms),
-            ("{:.2f} ms of p50 is composition", row.composite_p50_ms),
+            (f"{{:.2f}} ms of p50 is {'the draw call' if row.graph else 'composition'}", row.composite_p50_ms),
             (f"{row.memory_what or 'memory'} {{:.2f}} MB", row.memory_mb),
         )
         told = [text.format(value) for text, value in shown if value is not None]
-        file = "the bundle's own file" if row.own_file else "the same graph, converted"
+        several = row.graph == FRAME
+        file = f"the bundle's own file{'s' * several}" if row.own_file else f"the same graph{'s' * several}, converted"
         if not row.error:
             yield ", ".join((file, *told))
     for minute in row.sustained:
