@@ -4,6 +4,7 @@ python -m mobile_avatar.training.rome_renderer_table --weights FILE --renderer F
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from mobile_avatar.cli.common import print_json, print_table, say
 from mobile_avatar.data.synthetic import SyntheticHeads
+from mobile_avatar.errors import BadInput, MobileAvatarError
 from mobile_avatar.models.rome.blocks import fold_standardisation
 from mobile_avatar.models.rome.compact_renderer import COLOURS, FEATURES, CompactRenderer
 from mobile_avatar.models.rome.networks import RomeNetworks
@@ -131,6 +133,16 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="also write a picture: truth, teacher, student, difference, masks")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     given = parser.parse_args()
+    try:
+        _print(given)
+    except MobileAvatarError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _print(given: argparse.Namespace) -> None:
+    if given.people < 1:
+        raise BadInput(f"{given.people} people make no table; use 1 or more")
     (networks, _), (renderer, facts) = load_weights(given.weights), load_renderer(given.renderer)
     size = renderer.config.image_size
     rows = renderer_table(networks, renderer, given.people, given.seeds)
@@ -139,9 +151,8 @@ def main() -> None:
         clips = unseen_frames(size, min(given.people, SHEET_PEOPLE), given.seeds[0])
         write_renderer_sheet(given.sheet, Teacher(networks, synthetic_head(), size), renderer, clips)
     if given.json:
-        print_json(
-            {"renderer": str(given.renderer), "facts": facts, "rows": [asdict(row) for row in rows]} | _told(costs)
-        )
+        told = {"renderer": str(given.renderer), "facts": facts, "rows": [asdict(row) for row in rows]}
+        print_json(told | _told(costs))
         return
     say(f"{given.renderer}: {facts.get('trained_on', 'unknown training')}; people test 0 to {given.people - 1}")
     cells = [[round(value, 3) if isinstance(value, float) else value for value in asdict(row).values()] for row in rows]

@@ -293,6 +293,11 @@ def test_the_command_trains_and_the_table_reads_its_file(tmp_path, capfd, monkey
         (name, size) for name in ("teacher", "student") for size in (32, 256)
     }
     assert (tmp_path / "s.png").is_file()
+    monkeypatch.setattr("sys.argv", f"x --weights {done['weights']} --renderer {done['weights']}".split())
+    with pytest.raises(SystemExit) as exit_:
+        rome_renderer_table.main()
+    assert exit_.value.code == 2
+    assert "not a ROME weights file" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
