@@ -8,7 +8,7 @@ from mobile_avatar.benchmarking.subject import Subject
 from mobile_avatar.errors import BadInput
 from mobile_avatar.graphs.layers import LAYERS, Layer
 
-DRAW_CALL = "the draw call of the GPU between mesh and renderer"
+NOT_LAYERS = "the draw call of the GPU, the mesh graph on the CPU"
 ON_CPU = (
     "the CPU computes it and most of it is looking up vertices, about which the roofline knows nothing; "
     "`mobile-avatar benchmark BUNDLE --on host` times it here"
@@ -26,9 +26,7 @@ def estimate_rows(subject: Subject, device: str) -> tuple[Result, ...]:
     layers = graph_layers(subject)
     rows = [_row(graph, layers.get(graph.name, ()), device) for graph in subject.graphs]
     whole = _row(subject, [layer for graph in subject.graphs for layer in layers.get(graph.name, ())], device)
-    left_out = [name for name in (graph.name for graph in subject.graphs) if name not in layers]
-    beside = f"; the graph `{'`, `'.join(left_out)}`, which the CPU computes, is left out as well" if left_out else ""
-    return (*rows, replace(whole, graph=FRAME, method=f"the sum of the graphs: {whole.method}{beside}"))
+    return (*rows, replace(whole, graph=FRAME))
 
 
 def graph_layers(subject: Subject) -> dict[str, tuple[Layer, ...]]:
@@ -59,5 +57,5 @@ def _row(subject: Subject, layers: tuple[Layer, ...] | list[Layer], device: str)
     # Nothing is warped inside these graphs: `split` has the rules of accelerators and the draw call besides.
     found, method = estimate(layers, subject.target, subject.precision, "split", device)
     if found is not None:
-        method = found.method("", f"{DRAW_CALL}, {LEFT_OUT}" if not subject.name else LEFT_OUT)
+        method = found.method("", f"{NOT_LAYERS}, {LEFT_OUT}" if not subject.name else LEFT_OUT)
     return result_of(subject, device, found, method)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mobile_avatar.benchmarking.result import Result
+from mobile_avatar.benchmarking.result import FRAME, Result
 from mobile_avatar.reporting import words
 from mobile_avatar.reporting.clean import mapping, number, text, texts
 from mobile_avatar.reporting.collect import Facts
@@ -62,6 +62,8 @@ class Comparison:
     estimates: Match | None
     control: float | None
     """How much longer than the first the second run took for `CONTROL`, the same work in both: that is the machine."""
+    one_run: bool
+    """Whether all ratios are of rows that were timed in turns in one run."""
 
 
 CONTROL = "torch-plain"
@@ -82,6 +84,7 @@ def compare(first: Facts, second: Facts) -> Comparison:
         tuple(matches),
         _estimates(first, second),
         _control(first, second, matches),
+        _one_run(matches),
     )
 
 
@@ -92,7 +95,8 @@ def _lines(first: Facts, second: Facts) -> list[Line]:
         return {
             "target": (facts.target, text),
             "precision": (facts.precision, text),
-            "warp": (facts.warp, text),
+            "warp": (facts.warp or "none: a draw call", text),
+            "graphs per frame": (", ".join(graph.name for graph in facts.graphs) or "1", text),
             "device": (facts.device or "–", text),
             "image": (f"{facts.size} × {facts.size} px", text),
             "weights": (text(manifest["avatar"].get("weights_sha256"), 80)[:12] or "not recorded", text),
@@ -140,11 +144,14 @@ def _frames(first: Facts, second: Facts) -> tuple[tuple[tuple[Frame, Frame], ...
     """Pairs of the same golden cases, whether torch drew the same in both, and why there are none."""
     if first.verified is None or second.verified is None:
         return (), False, "the golden files of one of them are damaged"
+    if bool(first.graphs) != bool(second.graphs):
+        return (), False, "one is driven by keypoints and the other by a camera's picture, so no frame is of the same"
     golden, other = first.verified.golden, second.verified.golden
     if not np.array_equal(golden["keypoints"], other["keypoints"]):
-        return (), False, "they were checked on different golden keypoints"
+        return (), False, f"they were checked on different golden {'codes' if first.graphs else 'keypoints'}"
     cases = tuple(frame.case for frame in first.frames.frames)
-    again = make_frames(other, second.verified.results, second.manifest["outputs"][0]["layout"], cases)
+    layout = "NHWC" if second.graphs else second.manifest["outputs"][0]["layout"]
+    again = make_frames(other, second.verified.results, layout, cases)
     pairs = tuple(zip(first.frames.frames, again.frames, strict=True))
     return pairs, all(a.torch == b.torch for a, b in pairs), ""
 
@@ -155,6 +162,9 @@ def match(first: list[Result], second: list[Result]) -> list[Match]:
     A ratio needs the same kind, device, scope, statistic, threads and power mode; what differs is said instead.
     """
     left, right = ([row for row in rows if figure(row)[1] is not None] for rows in (first, second))
+    # Graphs of a frame are compared where both have them.
+    shared = {row.graph for row in left} & {row.graph for row in right}
+    left, right = ([row for row in rows if row.graph in {"", FRAME, *shared}] for rows in (left, right))
     found = []
     for same in (_same_runtime, _own_file):
         for a in list(left):
@@ -182,8 +192,16 @@ def _control(first: Facts, second: Facts, matches: list[Match]) -> float | None:
     return found.ratio if same else None
 
 
+def _one_run(matches: list[Match]) -> bool:
+    """Whether there are ratios, all of this computer and of one run: its rows carry the same time."""
+    taken = {(row.place, row.taken) for item in matches if item.ratio is not None for row in (item.first, item.second)}
+    return len(taken) == 1 and next(iter(taken))[0] == "host"
+
+
 def _place(row: Result) -> tuple:
-    return row.place, row.device, row.soc, row.os, row.kind, row.scope
+    """What has to be the same; a frame of several graphs stands beside one of a single graph."""
+    part = "" if row.graph == FRAME else row.graph
+    return row.place, row.device, row.soc, row.os, row.kind, row.scope, part
 
 
 def _same_runtime(a: Result, b: Result) -> bool:

@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mobile_avatar.benchmarking.result import OperatorTime, Result
+from mobile_avatar.benchmarking.result import FRAME, OperatorTime, Result
 from mobile_avatar.reporting import words
 from mobile_avatar.reporting.clean import number, passed, rows, text, texts
 
 SCOPES = {"frame": "whole frames: graph and composition", "graph": "the model file alone"}
+GRAPHS = {
+    "frame": "whole frames: all graphs, and the draw call in software",
+    "graph": "all graphs of a frame, nothing else",
+}
+PARTS = "parts of a frame: each graph alone, and the draw call"
+"""Of bundles of several graphs."""
 IN_TURNS = "timed in turns with the other rows of this run"
 FEW = 10
 """Fewer runs than this say little about the next one."""
@@ -53,8 +59,8 @@ def group(results: list[Result]) -> list[Group]:
     of one run carry the same time.
     """
     devices: dict[tuple, dict[str, list[Result]]] = {}
-    for result in results:
-        key = (result.device, result.place, result.soc, result.os, SCOPES[result.scope])
+    for result in sorted(results, key=lambda row: not row.whole):
+        key = (result.device, result.place, result.soc, result.os, scope_of(result))
         run = result.taken if result.place == "host" else ""
         devices.setdefault(key, {}).setdefault(run, []).append(result)
     found = []
@@ -63,6 +69,13 @@ def group(results: list[Result]) -> list[Group]:
             taken = sorted(row.taken for row in runs[run])
             found.append(Group(*key, _rows(runs[run]), taken[0], taken[-1], index > 0))
     return found
+
+
+def scope_of(result: Result) -> str:
+    """How much of a frame a row is about, in words."""
+    if not result.graph:
+        return SCOPES[result.scope]
+    return GRAPHS[result.scope] if result.graph == FRAME else PARTS
 
 
 def figure(result: Result, statistic: str = "p50") -> tuple[str, float | None]:
@@ -157,7 +170,8 @@ def _times(name: str) -> Callable[[Result], str]:
 COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("p90", _times("p90_ms")),
     ("p99", _times("p99_ms")),
-    ("compose", _times("composite_p50_ms")),
+    ("compose", lambda result: "" if result.graph else _times("composite_p50_ms")(result)),
+    ("draw call", lambda result: _times("composite_p50_ms")(result) if result.graph else ""),
     ("load", _times("load_ms")),
     ("first", _times("first_ms")),
     ("memory", _memory),
@@ -177,7 +191,7 @@ def conditions(result: Result) -> list[str]:
     version = text(result.runtime_version, 40)
     warm_up = number(result.warmup_ms)
     said = (
-        "this bundle's file" if result.own_file else "the same graph, converted",
+        ("this bundle's file" if result.own_file else "the same graph, converted") if result.graph != FRAME else "",
         f"version {version}" if version else "",
         count(result),
         "" if warm_up is None else f"warm-up {words.ms(warm_up)} ms",

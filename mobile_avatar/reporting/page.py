@@ -33,14 +33,15 @@ def commands(facts: Facts) -> list[str]:
     manifest = facts.manifest
     name = shlex.quote(facts.name)
     parts = ["mobile-avatar export AVATAR", f"--target {shlex.quote(facts.target)} --precision {facts.precision}"]
-    parts.append(f"--warp {facts.warp}")
-    rewrites = clean.texts(manifest.get("rewrites"))
-    if tuple(rewrites) != default_rewrites(facts.target):
-        parts.append(f"--rewrites {shlex.quote(','.join(rewrites) or 'none')}")
-    if clean.texts(clean.mapping(manifest.get("quantization")).get("keep")):
-        parts.append("--recipe recipe.json")
-    if manifest["inputs"][0]["dtype"] != "float32":
-        parts.append("--quantize-io")
+    if not facts.graphs:
+        parts.append(f"--warp {facts.warp}")
+        rewrites = clean.texts(manifest.get("rewrites"))
+        if tuple(rewrites) != default_rewrites(facts.target):
+            parts.append(f"--rewrites {shlex.quote(','.join(rewrites) or 'none')}")
+        if clean.texts(clean.mapping(manifest.get("quantization")).get("keep")):
+            parts.append("--recipe recipe.json")
+        if manifest["inputs"][0]["dtype"] != "float32":
+            parts.append("--quantize-io")
     return [
         " ".join([*parts, f"-o {name}"]),
         f"mobile-avatar verify {name}",

@@ -45,7 +45,7 @@ def exact(value: object) -> str:
 
 def gmac(value: object) -> str:
     found = number(value)
-    return "–" if found is None else f"{found / 1e9:.3f} GMAC"
+    return "–" if found is None else f"{found / 1e9:.{4 if 0 < found < 1e6 else 3}f} GMAC"
 
 
 def millions(value: object) -> str:

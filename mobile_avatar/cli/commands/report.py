@@ -71,10 +71,11 @@ def _check_not_of(bundle: Path, output: Path) -> None:
     """BadInput for an output that would be a file of the bundle, or would lie in its model where that is a folder."""
     from mobile_avatar.errors import BadInput
     from mobile_avatar.files import inside
+    from mobile_avatar.reporting.collect import roles_of
     from mobile_avatar.verification.manifest import read_manifest
 
-    manifest = read_manifest(bundle)
-    names = {*(entry["path"] for entry in manifest["files"]), *manifest["roles"].values()}
+    manifest = read_manifest(bundle, graphs=True)
+    names = {*(entry["path"] for entry in manifest["files"]), *(path for _, path in roles_of(manifest))}
     place = output.resolve()
     for path in (inside(bundle, name) for name in sorted(names)):
         if place.is_relative_to(path) or (place.exists() and path.exists() and place.samefile(path)):
