@@ -38,6 +38,7 @@ from mobile_avatar.training.rome_losses import (
     laplacian_loss,
     silhouette_chamfer,
     silhouette_loss,
+    texture_loss,
 )
 from mobile_avatar.training.rome_options import RomeTrainOptions, preset_config
 from mobile_avatar.training.rome_person import draw, photo_person, pose_mesh
@@ -145,7 +146,11 @@ class RomeObjective:
         mask = frame.mask.detach()
         image, goal = (2 * (colour + mask * (picture - colour)) - 1 for picture in (frame.image, goal))
         compare = self.perceptual or structural_loss
-        losses = {"segmentation": dice_loss(logits, goal_mask), "perceptual": compare(image, goal)}
+        losses = {
+            "segmentation": dice_loss(logits, goal_mask),
+            "perceptual": compare(image, goal),
+            "texture": texture_loss(frame.features, frame.maps.mask * goal_mask, clips.images.flatten(0, 1)),
+        }
         keypoints = clips.keypoints.flatten(0, 1)
         if self.identity is not None:
             losses["identity"] = self.identity(image, goal, keypoints)

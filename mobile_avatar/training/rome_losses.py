@@ -45,6 +45,8 @@ class RomeLossWeights:
     """Hinge loss of the generator."""
     feature_matching: float = 1.0
     """Of the discriminator's features."""
+    texture: float = 5.0
+    """Colours of the neural texture; officially there is none."""
     gaze: float = 1.0
     """Features of a network that reads gaze."""
 
@@ -209,6 +211,20 @@ def dice_loss(logits: Tensor, goal: Tensor, form: str = "official") -> Tensor:
     t = goal.flatten(1).to(p.dtype)
     sizes = (p * p + t * t).mean(1) + (DICE_EPS if form == "official" else 0)
     return 1 - (2 * (p * t).mean(1) / sizes).mean()
+
+
+def texture_loss(features: Tensor, mask: Tensor, goal: Tensor) -> Tensor:
+    """Mean absolute difference between the first channels of the drawn neural texture and the picture's colours.
+
+    It gives the texture encoder its bearings: what the rendering network tells it about where things lie is faint at
+    first (Thies et al., Deferred Neural Rendering, 2019, section 4.3: the first channels hold a mean colour).
+
+    Args:
+        features: (B, 3 or more, H, W). mask: (B, 1, H, W) in [0, 1], what counts. goal: (B, 3, H, W) in [0, 1].
+    """
+    features = wide(features)
+    difference = (features[:, :3] - goal.to(features.dtype)).abs().mean(1, keepdim=True) * mask
+    return difference.sum() / mask.sum().clamp(min=1)
 
 
 def mask_cross_entropy(logits: Tensor, goal: Tensor) -> Tensor:

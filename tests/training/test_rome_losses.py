@@ -26,6 +26,7 @@ from mobile_avatar.training.rome_losses import (
     mask_points,
     silhouette_chamfer,
     silhouette_loss,
+    texture_loss,
 )
 
 NAMES = {"official": "repo", "thesis": "thesis"}
@@ -265,3 +266,16 @@ def test_a_mesh_keeps_its_size_where_masks_grow_with_the_band(size):
     pixel = 2 / size / 0.5  # as a share of the radius
     assert abs(best(grown(mask, band_in_pixels(size))) - 1) < 0.5 * pixel
     assert best(mask) < 1 - 0.5 * pixel, "without it the mesh shrinks: see `grown`"
+
+
+def test_colours_of_the_texture_count_where_the_person_is():
+    goal, features = torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8, 8)
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[..., :4] = 1
+    features[:, :3, :, :4] = goal[..., :4] + 0.25
+    assert texture_loss(features.half(), mask, goal) == pytest.approx(0.25, abs=1e-3)
+    assert texture_loss(features, torch.zeros_like(mask), goal) == 0
+    features.requires_grad_()
+    (gradient,) = torch.autograd.grad(texture_loss(features, mask, goal), features)
+    assert gradient[:, :3, :, :4].min() > 0
+    assert gradient[:, 3:].abs().max() == gradient[..., 4:].abs().max() == 0
