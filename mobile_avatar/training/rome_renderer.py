@@ -29,8 +29,6 @@ from mobile_avatar.training.step import Step, trained
 
 RENDERER_FILE = "renderer.safetensors"
 COLOUR_WEIGHT, MASK_WEIGHT = 5.0, 2.0
-TRUE_SHARE = 0.25
-"""Weight of the true pictures beside the teacher's: where the teacher is wrong its student need not be."""
 
 
 class RendererObjective:
@@ -40,10 +38,11 @@ class RendererObjective:
         teacher: frozen.
         student: in training.
         invented: frames per person with random codes; for these there is no true picture.
+        true_share: of the true pictures in the total, the rest is the teacher's.
     """
 
-    def __init__(self, teacher: Teacher, student: CompactRenderer, invented: int) -> None:
-        self.teacher, self.student, self.invented = teacher, student, invented
+    def __init__(self, teacher: Teacher, student: CompactRenderer, invented: int, true_share: float) -> None:
+        self.teacher, self.student, self.invented, self.true_share = teacher, student, invented, true_share
 
     def __call__(self, clips: RomeClips, step: int) -> dict[str, Tensor]:
         """Named weighted losses of a batch, and their `total`."""
@@ -54,32 +53,33 @@ class RendererObjective:
             codes.append(invented_codes(clips, self.invented))
         lesson = self.teacher(_joined(people), _joined(codes))
         image, mask = self.student(lesson.features).split([3, 1], dim=1)
+        taught = differences(image, mask, lesson.image, lesson.mask)
         goal, goal_mask = clips.images.flatten(0, 1), clips.masks.flatten(0, 1)
-        true = len(goal)
-        colour = torch.rand(len(image), 3, 1, 1).to(image.device)
-        inside = (image - lesson.image).abs() * lesson.mask
-        logits = torch.logit(mask, SURE)
-        losses = {
-            "colour": COLOUR_WEIGHT * inside.sum() / (3 * lesson.mask.sum()).clamp(min=1),
-            "picture": structural_loss(*(_on(part, lesson.mask, colour) for part in (image, lesson.image))),
-            "mask": MASK_WEIGHT * (mask - lesson.mask).abs().mean(),
-            "dice": MASK_WEIGHT * dice_loss(logits, lesson.mask),
-            "true_picture": TRUE_SHARE
-            * structural_loss(*(_on(part, goal_mask, colour[:true]) for part in (image[:true], goal))),
-            "true_mask": TRUE_SHARE * MASK_WEIGHT * dice_loss(logits[:true], goal_mask),
-        }
+        true = differences(image[: len(goal)], mask[: len(goal)], goal, goal_mask)
+        losses = {name: (1 - self.true_share) * loss for name, loss in taught.items()}
+        losses |= {f"true_{name}": self.true_share * loss for name, loss in true.items()}
         return losses | {"total": sum(losses.values())}
+
+
+def differences(image: Tensor, mask: Tensor, goal: Tensor, goal_mask: Tensor) -> dict[str, Tensor]:
+    """Named weighted losses of pictures (n, 3, S, S) and masks (n, 1, S, S) in [0, 1].
+
+    Colours count inside the goal's mask only; for the structure both stand on the same random colour, cut out alike.
+    """
+    colour = torch.rand(len(image), 3, 1, 1).to(image.device)
+    inside = (image - goal).abs() * goal_mask
+    return {
+        "colour": COLOUR_WEIGHT * inside.sum() / (3 * goal_mask.sum()).clamp(min=1),
+        "picture": structural_loss(*(2 * (colour + goal_mask * (part - colour)) - 1 for part in (image, goal))),
+        "mask": MASK_WEIGHT * (mask - goal_mask).abs().mean(),
+        "dice": MASK_WEIGHT * dice_loss(torch.logit(mask, SURE), goal_mask),
+    }
 
 
 def _joined(parts: list) -> object:
     """Dataclasses of tensors (n, ...) one behind the other."""
     columns = zip(*(vars(part).values() for part in parts), strict=True)
     return type(parts[0])(*(None if column[0] is None else torch.cat(column) for column in columns))
-
-
-def _on(image: Tensor, mask: Tensor, colour: Tensor) -> Tensor:
-    """Pictures (n, 3, S, S) in [0, 1] cut out along masks on plain colours (n, 3, 1, 1), in [-1, 1]."""
-    return 2 * (colour + mask * (image - colour)) - 1
 
 
 def train_renderer(
@@ -107,7 +107,7 @@ def train_renderer(
     teacher.model.to(device)
     prepare_networks([student])
     batches = Batches(open_pool(options, folder, config.image_size), options)
-    objective = RendererObjective(teacher, student, options.invented)
+    objective = RendererObjective(teacher, student, options.invented, options.true_share)
     part = trained(student, options.lr, options.beta1, options.clip_norm)
     averaged = CompactRenderer(config).eval().requires_grad_(False).to(device)
     run = Run(folder, options, {"model": part}, resume)  # last: it puts the random numbers where they were

@@ -33,6 +33,8 @@ class RendererTrainOptions:
     """Outline views per person and step, besides the photo itself."""
     invented: int = 1
     """Frames per person and step with random codes; only the teacher knows what they should show."""
+    true_share: float = 0.2
+    """Of the true pictures in the losses, the rest is the teacher's: where it is wrong its student need not be."""
     seed: int = 0
     """Of everything random."""
     identities: int | None = None
@@ -67,6 +69,8 @@ class RendererTrainOptions:
         for name in ("targets", "invented", "seed"):
             if getattr(self, name) < 0:
                 raise BadInput(f"{name} {getattr(self, name)} is negative; use 0 or more")
+        if not 0 <= self.true_share <= 1:
+            raise BadInput(f"true_share {self.true_share} is not between 0 and 1")
         if self.frames <= self.targets:
             raise BadInput(f"{self.frames} frames per person are too few for a source and {self.targets} targets")
         if self.identities is not None and self.identities < self.batch_size:

@@ -167,17 +167,20 @@ def test_invented_frames_are_seen_from_everywhere_in_front_and_stay_in_the_pictu
 def test_a_perfect_student_is_judged_by_the_truth_alone_and_each_fault_by_its_loss(networks, clips):
     teacher = Teacher(networks, synthetic_head(), 32)
 
-    def judged(change=lambda image, mask: (image, mask)) -> dict[str, float]:
+    def judged(change=lambda image, mask: (image, mask), share: float = 0.25) -> dict[str, float]:
         torch.manual_seed(1)
-        found = RendererObjective(teacher, Perfect(networks, change=change), invented=1)(clips, 0)
+        found = RendererObjective(teacher, Perfect(networks, change=change), 1, share)(clips, 0)
         return {name: float(value) for name, value in found.items()}
 
     right = judged()
     assert right["total"] == pytest.approx(sum(right.values()) - right["total"])
     for name in ("colour", "picture", "mask", "dice"):
         assert right[name] == pytest.approx(0, abs=1e-5), name
-    assert right["true_picture"] > 0.05
-    assert right["true_mask"] > 0.05
+        assert right[f"true_{name}"] > 0.02, name
+    alone = judged(share=1.0)
+    assert alone["total"] == pytest.approx(
+        4 * sum(right[f"true_{name}"] for name in ("colour", "picture", "mask", "dice"))
+    )
     darker = judged(lambda image, mask: (0.8 * image, mask))
     assert {name for name in right if darker[name] > right[name] + 0.01} >= {"colour", "picture"}
     assert [darker[name] for name in ("mask", "dice")] == [right[name] for name in ("mask", "dice")]
@@ -198,7 +201,7 @@ def test_colours_outside_the_mask_cost_nothing(networks, clips):
         return torch.where(mask > 0.5, image, 1 - image), mask
 
     torch.manual_seed(1)
-    found = RendererObjective(teacher, Perfect(networks, change=spoiled), invented=1)(clips, 0)
+    found = RendererObjective(teacher, Perfect(networks, change=spoiled), 1, 0.25)(clips, 0)
     assert float(found["colour"]) < 0.01
     assert float(found["picture"]) < 0.01
 
@@ -308,6 +311,7 @@ def test_the_command_trains_and_the_table_reads_its_file(tmp_path, capfd, monkey
         ("rome-renderer --preset small", "--preset is no option of the stage rome-renderer"),
         ("rome-renderer --data elsewhere", "data 'elsewhere'"),
         ("rome-renderer --weights nowhere", "nowhere does not exist"),
+        ("rome --true-share 0.5", "--true-share is no option of the stage rome"),
         ("rome --width 8", "--width is no option of the stage rome"),
         ("bilayer --width 8", "--width is no option of the stage bilayer"),
     ],
