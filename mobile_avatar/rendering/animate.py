@@ -30,17 +30,19 @@ def animate(
     fps: float,
     progress: bool = True,
     *,
+    drivers: np.ndarray | None = None,
     landmarks: bool = False,
     contact_sheet: str | Path | None = None,
 ) -> None:
     """Render a track of keypoints to a video; an existing file is replaced only when the new one is complete.
 
     Args:
-        render: float32 (136,) keypoints -> uint8 (S, S, 3) RGB, the same S for every frame.
+        render: a row of `drivers` -> uint8 (S, S, 3) RGB, the same S for every frame.
         keypoints: float (T, 136) or another shape that `check_keypoints` takes, in [-1, 1] of the crop.
         output: `.mp4` (H.264) or `.gif` (endless loop).
         fps: frames per second, a GIF at most 50.
         progress: show a bar on a terminal, lines elsewhere.
+        drivers: (T, n), what `render` takes where it is not the keypoints, float32 (T, 136), themselves.
         landmarks: put the driving landmarks, drawn as lines, to the left of each frame.
         contact_sheet: also write up to twelve frames, evenly spread over the track, to this PNG.
 
@@ -50,12 +52,13 @@ def animate(
     output = Path(output)
     check_film(output, fps)
     keypoints = check_keypoints(keypoints, "the keypoints")
+    drivers = keypoints if drivers is None else drivers
     chosen = set(np.linspace(0, len(keypoints) - 1, min(SHEET_FRAMES, len(keypoints))).round().astype(int).tolist())
     cells = []
 
     def frames() -> Iterator[np.ndarray]:
         for number, points in enumerate(report(keypoints, len(keypoints), f"rendering {output.name}", progress)):
-            frame = render(points)
+            frame = render(drivers[number])
             if landmarks:
                 frame = np.concatenate((_landmark_panel(points, len(frame)), frame), axis=1)
             if number in chosen:

@@ -5,6 +5,8 @@ sixth of the box's larger side, and the crop's half side equals that larger side
 the box is therefore 1 and its middle is (0, 1/6).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mobile_avatar.errors import BadInput
@@ -92,6 +94,24 @@ def varied_keypoints(count: int, seed: int, neutral: np.ndarray | None = None) -
             angles = np.array(_angles(LARGEST_POSE)) * random.uniform(-0.9, 0.9, 3)
             expression = _random_expression(random)
         pictures.append(project(express(head.shape, expression), _limited(angles, head.pose)))
+    return _to_crop(np.stack(pictures), frame_of_head, smoothing=0.0)
+
+
+def turned_keypoints(yaws: Sequence[float], neutral: np.ndarray | None = None) -> np.ndarray:
+    """A resting face that looks so far to the right of the picture, neither nodding nor rolled.
+
+    Args:
+        yaws: in radians, at least one; also beyond what avatars are trained on.
+        neutral: as for `demo_track`.
+
+    Returns:
+        float32 (len(yaws), 136), each cropped for itself.
+
+    Raises:
+        BadInput: `neutral` is not one face.
+    """
+    head, frame_of_head = _prepare(neutral)
+    pictures = [project(express(head.shape, Expression()), Pose(yaw=yaw)) for yaw in yaws]
     return _to_crop(np.stack(pictures), frame_of_head, smoothing=0.0)
 
 

@@ -26,12 +26,8 @@ DEMO_FPS = 25
 @json_option
 def command(avatar, demo, keypoints, video, fps, landmarks, output, tracker_models, force, as_json):
     """Play AVATAR (default: the one that ships with the package) and write a contact sheet beside the film."""
-    import numpy as np
-    import torch
-
-    from mobile_avatar.avatar import Avatar
     from mobile_avatar.files import check_output
-    from mobile_avatar.images import to_uint8
+    from mobile_avatar.players import load_player
     from mobile_avatar.rendering.animate import animate, check_film
     from mobile_avatar.rendering.tracks import demo_track
 
@@ -41,28 +37,28 @@ def command(avatar, demo, keypoints, video, fps, landmarks, output, tracker_mode
     sheet = output.with_name(output.name + ".png")
     for path in (output, sheet):
         check_output(path, force, inputs=(avatar, keypoints, video))
-    person = Avatar.load(avatar or shipped("default.avatar"))
+    player = load_player(avatar or shipped("default.avatar"))
     lost = 0
     if keypoints:
         from mobile_avatar.keypoints.contract import read_keypoints
 
         track = read_keypoints(keypoints)
+        drivers = player.from_keypoints(track)
     elif video:
         from mobile_avatar.keypoints.models import tracker_models as find_models
         from mobile_avatar.keypoints.video import track_video
 
         tracked = track_video(video, find_models(tracker_models), show_progress=True)
         track, fps, lost = tracked.keypoints, fps or tracked.fps, len(tracked.missing)
+        drivers = player.from_video(video, tracked)
         if lost:
             say(f"{video}: no face in {lost} of {len(track)} frames; the last pose is held there")
     else:
         rate = fps or DEMO_FPS
-        track = demo_track(round(DEMO_SECONDS * rate), rate, neutral=person.source_keypoints.numpy())
+        track = demo_track(round(DEMO_SECONDS * rate), rate, neutral=player.neutral())
+        drivers = player.from_keypoints(track)
 
-    def render(points: np.ndarray) -> np.ndarray:
-        return to_uint8(person.render(torch.from_numpy(points)[None]).image[0])
-
-    animate(render, track, output, fps or DEMO_FPS, landmarks=landmarks, contact_sheet=sheet)
+    animate(player.draw, track, output, fps or DEMO_FPS, drivers=drivers, landmarks=landmarks, contact_sheet=sheet)
     if as_json:
         print_json(
             {"film": str(output), "contact_sheet": str(sheet), "frames": len(track), "frames_without_face": lost}

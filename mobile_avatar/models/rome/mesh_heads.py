@@ -33,7 +33,7 @@ def synthetic_mesh(number: int, texture_size: int) -> tuple[Rig, Mapping[str, Lo
     person = synthetic_person(number, split=1, texture_size=texture_size)
     facts = {"license": "Apache-2.0", "head": "synthetic", "identity": str(number)}
     rig = rig_of_head(synthetic_head(), person.shape, person.offsets, EXPRESSION_NAMES, person.texture, facts)
-    return rig, _looks(EXPRESSION_NAMES)
+    return rig, looks(EXPRESSION_NAMES)
 
 
 def licensed_mesh(flame: Path, folders: Sequence[Path]) -> tuple[Rig, Mapping[str, Look]]:
@@ -43,11 +43,11 @@ def licensed_mesh(flame: Path, folders: Sequence[Path]) -> tuple[Rig, Mapping[st
         BadInput: as `load_head`.
     """
     model = load_head(flame, folders)
-    names = _names(model.expression_basis.shape[2])
+    names = expression_names(model.expression_basis.shape[2])
     shape = torch.zeros(model.shape_basis.shape[2])
     facts = {"license": FLAME_LICENSE, "head": "FLAME"}
     rig = rig_of_head(model, shape, torch.zeros_like(model.template), names, facts=facts)
-    return rig, _looks(names)
+    return rig, looks(names)
 
 
 def avatar_mesh(path: Path, texture_size: int) -> tuple[Rig, Mapping[str, Look]]:
@@ -64,16 +64,16 @@ def avatar_mesh(path: Path, texture_size: int) -> tuple[Rig, Mapping[str, Look]]
         )
     avatar = RomeAvatar.load(path)
     avatar.facts.setdefault("license", UNKNOWN_LICENSE)
-    names = _names(avatar.mesh.expressions)
-    return rig_of_avatar(avatar, names, avatar_colours(avatar, texture_size), str(path)), _looks(names)
+    names = expression_names(avatar.mesh.expressions)
+    return rig_of_avatar(avatar, names, avatar_colours(avatar, texture_size), str(path)), looks(names)
 
 
-def _names(count: int) -> Sequence[str]:
+def expression_names(count: int) -> Sequence[str]:
     """Names of expressions: those of the default head by their number, which FLAME's never have, else numbers."""
     return EXPRESSION_NAMES if count == len(EXPRESSION_NAMES) else [f"expression_{i + 1:02d}" for i in range(count)]
 
 
-def _looks(names: Sequence[str]) -> dict[str, Look]:
+def looks(names: Sequence[str]) -> dict[str, Look]:
     """Three expressions to show: compositions of the default head's, else the first three."""
     if names is not EXPRESSION_NAMES:
         return {name.replace("_", " "): {name: STRENGTH} for name in names[:3]}

@@ -1,0 +1,123 @@
+"""From a prepared photo to a ROME avatar: align, read texture, shape, hair and pose off it, see how well it fits."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mobile_avatar.creation import Source, psnr_inside
+from mobile_avatar.images import to_uint8
+from mobile_avatar.models.rome.alignment import align, alignment, widened
+from mobile_avatar.models.rome.avatar import RomeAvatar, RomeFrame
+from mobile_avatar.models.rome.avatar_looks import expressive_codes, turned_codes
+from mobile_avatar.models.rome.avatar_weights import AvatarWeights
+from mobile_avatar.models.rome.feature_image import feature_image
+from mobile_avatar.models.rome.head_model import HeadModel
+from mobile_avatar.models.rome.landmark_fit import POINTS, AvatarLandmarks, fit_codes
+from mobile_avatar.models.rome.model import Rome
+from mobile_avatar.rendering.contact_sheet import contact_sheet
+
+YAWS = (-45, -20, 20, 45)  # degrees, on the contact sheet
+COLUMNS, CELL = 4, 192  # pixels of a cell at least: its label has to fit
+
+
+@dataclass(frozen=True)
+class RomeCreated:
+    """An avatar and how well it shows its own source photo."""
+
+    avatar: RomeAvatar
+    landmarks: AvatarLandmarks
+    """Of the avatar's mesh."""
+    psnr: dict[str, float]
+    """Where the photo's codes come from -> PSNR in dB of the rendered colours against the photo, where both the
+    avatar's and the photo's mask are: `encoder`, as a phone would read them off the photo; `fitted`, moved so that the
+    mesh has its landmarks at the photo's keypoints, which is what the avatar keeps."""
+    mask_iou: float
+    """Overlap of the two masks, intersection over union, with the fitted codes."""
+    photo: Tensor
+    """(1, 3, S, S) RGB in [0, 1], aligned: what texture, shape and hair were read off."""
+    frame: RomeFrame
+    """The photo's pose, rendered."""
+
+
+@torch.no_grad()
+def create_rome_avatar(weights: AvatarWeights, head: HeadModel, source: Source, facts: dict[str, str]) -> RomeCreated:
+    """Make a ROME avatar of one photo.
+
+    Args:
+        weights: made for `head`.
+        source: prepared at the networks' image size; cropped as their training pictures are.
+        facts: metadata of the avatar.
+
+    Raises:
+        BadInput: the head has other numbers of vertices or coefficients than the networks.
+    """
+    model = Rome(weights.networks, head, "linear_mobile").eval()
+    size = weights.networks.config.image_size
+    image, mask = (source.image[None] + 1) / 2, source.mask[None]
+    keypoints = source.keypoints.view(1, POINTS, 2)
+    theta = widened(alignment((keypoints + 1) * size / 2, size))
+    photo, matte = align(torch.cat((image, mask), dim=1), theta, size).split((3, 1), dim=1)
+    person = model.person(photo, matte, keypoints)
+    codes = {"encoder": weights.networks.part("frame_regressor")(image)}
+    avatar = RomeAvatar.of(weights.networks, head, person, weights.renderer, codes["encoder"][0], facts)
+    landmarks = AvatarLandmarks.of(avatar.mesh, head)
+    codes["fitted"] = fit_codes(landmarks, keypoints, avatar.source_codes)
+    psnr = {}
+    for stage, values in codes.items():
+        frame = avatar.render(values)
+        colours, shown = frame.rgba.split((3, 1), dim=1)
+        psnr[stage] = psnr_inside(colours * 2 - 1, source.image[None], shown * mask)
+    both, either = torch.minimum(shown, mask), torch.maximum(shown, mask)
+    avatar = RomeAvatar.of(weights.networks, head, person, weights.renderer, codes["fitted"][0], facts)
+    return RomeCreated(avatar, landmarks, psnr, float(both.sum() / either.sum()), photo, frame)
+
+
+@torch.no_grad()
+def write_rome_contact_sheet(created: RomeCreated, source: Source, path: Path) -> None:
+    """Photo, cut-out, aligned photo and result; mask, mesh, texture and keypoints; turned; with expressions."""
+    avatar, frame = created.avatar, created.frame
+    stage, psnr = list(created.psnr.items())[-1]
+    photo = (source.image[None] + 1) / 2
+    cells = [
+        ("photo", photo),
+        ("cut-out", on_white(photo, source.mask[None])),
+        ("aligned photo", created.photo),
+        (f"result: {stage}, {psnr:.1f} dB", rome_picture(frame)),
+        ("mask", frame.rgba[:, 3:].expand(-1, 3, -1, -1)),
+        ("mesh: normals", mesh_picture(avatar, frame, max(CELL, avatar.size))),
+        ("texture: 3 of 8 channels", _stretched(avatar.texture[:, :3])),
+        ("keypoints", (source.landmarks[None] + 1) / 2),
+    ]
+    for degrees in YAWS:
+        codes = turned_codes(created.landmarks, avatar.source_codes, math.radians(degrees))
+        cells.append((f"turned {degrees:+d} degrees", rome_picture(avatar.render(codes))))
+    for label, codes in expressive_codes(created.landmarks, avatar.source_codes).items():
+        cells.append((label, rome_picture(avatar.render(codes))))
+    contact_sheet([(label, to_uint8(image[0] * 2 - 1)) for label, image in cells], COLUMNS, path)
+
+
+def rome_picture(frame: RomeFrame) -> Tensor:
+    """A frame's person on white, (1, 3, S, S) in [0, 1]."""
+    return on_white(*frame.rgba.split((3, 1), dim=1))
+
+
+def mesh_picture(avatar: RomeAvatar, frame: RomeFrame, size: int) -> Tensor:
+    """The mesh behind a frame, coloured by its normals, on white: (1, 3, size, size) in [0, 1]."""
+    mesh = avatar.mesh
+    features = feature_image(frame.positions, frame.normals, mesh.corners.long(), mesh.uv, avatar.texture, size)
+    normals, coverage = features[:, -4:].split((3, 1), dim=1)
+    return on_white((normals + 1) / 2, coverage)
+
+
+def on_white(image: Tensor, mask: Tensor) -> Tensor:
+    """Image (n, 3, S, S) and soft mask (n, 1, S, S), both in [0, 1] -> the person on white."""
+    return image * mask + 1 - mask
+
+
+def _stretched(values: Tensor) -> Tensor:
+    """Each channel of (1, c, S, S) from its smallest to its largest value as 0 to 1."""
+    low, high = (pick(values, dim=(0, 2, 3), keepdim=True) for pick in (torch.amin, torch.amax))
+    return (values - low) / (high - low).clamp(min=1e-6)
