@@ -54,7 +54,7 @@ class Lane:
             self.failure = f"{self.result.runtime} stopped: {first_line(error)}"
             return
         self.graph_ms.append((middle - start) * 1e3)
-        self.compose_ms.append((end - middle) * 1e3)
+        self.compose_ms.append(0.0 if self.compose is None else (end - middle) * 1e3)
 
     def clear(self) -> None:
         """Forget what was timed."""

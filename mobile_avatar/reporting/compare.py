@@ -234,4 +234,8 @@ def _estimates(first: Facts, second: Facts) -> Match | None:
         return None
     if a.device != b.device:
         return Match(a.device, a.scope, a, b, figure(a)[1], figure(b)[1], None, "", "different chips")
+    if a.graph != b.graph:
+        return Match(
+            a.device, a.scope, a, b, figure(a)[1], figure(b)[1], None, "", "one of them leaves the mesh graph out"
+        )
     return _match(a, b)
