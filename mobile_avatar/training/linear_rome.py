@@ -5,6 +5,7 @@ off every frame. The coefficients of the full model's offsets are what the first
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -38,7 +39,42 @@ LINEAR = ("linear_basis", *REGRESSORS)
 BASIS_FILE = "basis.safetensors"
 CHUNK = 8  # people whose offsets are computed at once
 UNSEEN = 20
-SMALLEST = 1e-3  # of a code's deviation: one that never changes has none
+SMALLEST = 1e-3
+"""Of a code's deviation. One that never changes (the jaw's turn to the side) counts in its own unit."""
+LAST = {"basis_regressor": "fc", "frame_regressor": "classifier.1"}
+"""The last layer of each regressor."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """In training the regressors give numbers around 0 with a spread of 1.
+
+    In metres and radians, a step of Adam that is right for an expression moves the camera by forty times its spread.
+    """
+
+    scale: dict[str, Tensor]
+    """Regressor -> (outputs,), what one of its numbers is worth."""
+    middle: dict[str, Tensor]
+    """Regressor -> (outputs,), what 0 stands for."""
+
+    def read(self, regressors: RomeNetworks, name: str, images: Tensor) -> Tensor:
+        """Codes in their own units."""
+        scale, middle = (part[name].to(images.device) for part in (self.scale, self.middle))
+        return regressors.part(name)(images) * scale + middle
+
+    def own(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The state of regressors in training as that of regressors which give codes in their own units."""
+        changed = dict(state)
+        for name, layer in LAST.items():
+            weight, bias = (f"{name}.{layer}.{part}" for part in ("weight", "bias"))
+            scale, middle = (part[name].to(state[bias].device) for part in (self.scale, self.middle))
+            changed[weight], changed[bias] = state[weight] * scale[:, None], state[bias] * scale + middle
+        return changed
+
+    def normal(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The reverse of `own`."""
+        inverse = {name: 1 / scale for name, scale in self.scale.items()}
+        return Units(inverse, {name: -self.middle[name] * inverse[name] for name in inverse}).own(state)
 
 
 class LinearObjective:
@@ -47,25 +83,22 @@ class LinearObjective:
     Args:
         full: the full model, frozen.
         basis: of its offsets.
-        regressors: REGRESSORS, in training.
+        regressors: REGRESSORS, in training, in `units`.
         variance: of the offsets, summed over all coordinates.
-        spread: (n_exp + 9,) deviations of expression, pose and camera.
     """
 
-    def __init__(
-        self, full: Rome, basis: LinearBasis, regressors: RomeNetworks, variance: float, spread: Tensor
-    ) -> None:
+    def __init__(self, full: Rome, basis: LinearBasis, regressors: RomeNetworks, variance: float, units: Units) -> None:
         self.full, self.basis, self.regressors = full, basis, regressors
-        self.variance, self.spread = variance, spread
+        self.variance, self.units = variance, units
 
     def __call__(self, clips: RomeClips, step: int) -> dict[str, Tensor]:
         """Named losses of a batch, and their `total`."""
         config = self.full.config
         wanted = self.basis.coefficients(full_offsets(self.full, clips))
-        values = self.regressors.part("basis_regressor")(clips.source()[0])
+        values = self.units.read(self.regressors, "basis_regressor", clips.source()[0])
         coefficients, shape = values[:, : config.n_basis], values[:, config.n_basis :]
-        codes = self.regressors.part("frame_regressor")(clips.images.flatten(0, 1))
-        errors = (codes - _joined(clips)) / self.spread
+        codes = self.units.read(self.regressors, "frame_regressor", clips.images.flatten(0, 1))
+        errors = (codes - _joined(clips)) / self.units.scale["frame_regressor"].to(codes.device)
         expression, pose, camera = (part.square().mean() for part in errors.split(config.frame_codes, dim=1))
         losses = {
             # The basis is orthonormal: this is the squared distance of the vertices.
@@ -116,30 +149,35 @@ def _offsets(full: Rome, pool: RomePool, people: int, device: str) -> Tensor:
     return torch.cat(parts)
 
 
-def _spread(pool: RomePool) -> tuple[Tensor, Tensor]:
-    """Deviation and mean (n_exp + 9,) of expression, pose and camera over all frames of a pool."""
+def _units(pool: RomePool, variance: float, components: int) -> Units:
+    """Of the regressors: mean and deviation of codes over all frames of a pool, the same for all components."""
     people = pool.codes[: pool.spec.identities].reshape(-1, sum(pool.lengths))
     moving = torch.from_numpy(people[:, pool.lengths[0] :].copy())
-    return moving.std(0).clamp(min=SMALLEST), moving.mean(0)
+    shape = torch.ones(pool.lengths[0])
+    spread, coefficients = moving.std(0), torch.full((components,), max(variance / components, SMALLEST**2) ** 0.5)
+    scale = {"frame_regressor": torch.where(spread < SMALLEST, 1.0, spread)}
+    scale["basis_regressor"] = torch.cat((coefficients, shape))
+    middle = {"frame_regressor": moving.mean(0), "basis_regressor": torch.zeros(components + len(shape))}
+    return Units(scale, middle)
 
 
-def _regressors(start: RomeNetworks, options: RomeTrainOptions, middle: Tensor) -> RomeNetworks:
-    """REGRESSORS as `start` has them, or fresh ones that begin with ImageNet's features and the mean of the codes."""
+def _regressors(start: RomeNetworks, options: RomeTrainOptions, units: Units) -> RomeNetworks:
+    """REGRESSORS as `start` has them, or fresh ones that begin with ImageNet's features and the mean of everything."""
     networks = RomeNetworks(start.config, REGRESSORS)
     paths = dict(zip(REGRESSORS, (options.resnet50, options.mobilenet_v2), strict=True))
     for name, path in paths.items():
-        network = networks.part(name)
-        if name in start.parts:
-            network.load_state_dict(start.part(name).state_dict())
-        elif path is not None:
-            load_torchvision(network, Path(path))
-    # Training begins with the mean of everything.
-    with torch.no_grad():
-        if "basis_regressor" not in start.parts:
-            networks.basis_regressor.fc.weight.zero_()
-            networks.basis_regressor.fc.bias.zero_()
-        if "frame_regressor" not in start.parts:
-            networks.frame_regressor.classifier[1].bias.copy_(middle)
+        if name not in start.parts:
+            if path is not None:
+                load_torchvision(networks.part(name), Path(path))
+            last = networks.part(name).get_submodule(LAST[name])
+            torch.nn.init.zeros_(last.weight)
+            torch.nn.init.zeros_(last.bias)
+    state, trained_before = networks.state_dict(), [name for name in REGRESSORS if name in start.parts]
+    for name in trained_before:
+        own = {f"{name}.{key}": value for key, value in start.part(name).state_dict().items()}
+        normal = units.normal(state | own)
+        state |= {key: normal[key] for key in own}
+    networks.load_state_dict(state)
     return networks.requires_grad_(True)
 
 
@@ -168,11 +206,11 @@ def train_linear(
     full = Rome(start.eval().requires_grad_(False), head).to(device)
     pool = open_pool(options, folder, config.image_size)
     basis, variance = _basis(full, pool, options, Path(folder) / BASIS_FILE)
-    spread, middle = _spread(pool)
-    networks = _regressors(start, options, middle).train().to(device)
+    units = _units(pool, variance, config.n_basis)
+    networks = _regressors(start, options, units).train().to(device)
     prepare_networks([networks])
     training = {"model": trained(networks, options.lr, options.beta1, options.clip_norm)}
-    objective = LinearObjective(full, basis, networks, variance, spread.to(device))
+    objective = LinearObjective(full, basis, networks, variance, units)
     held_out = unseen_clips(config.image_size, SHEET_PEOPLE, SHEET_FRAMES, device) if is_first() else None
     whole = RomeNetworks(config, CORE + LINEAR).eval().requires_grad_(False)
     for name in CORE:
@@ -182,7 +220,7 @@ def train_linear(
     batches, run = Batches(pool, options), Run(folder, options, training, resume)
 
     def keep(state: dict[str, Tensor]) -> None:
-        whole.load_state_dict(whole.state_dict() | state)
+        whole.load_state_dict(whole.state_dict() | units.own(state))
         save_weights(whole, Path(folder) / WEIGHTS_FILE, facts(options, run.step, earlier))
 
     def sheet(path: Path) -> None:

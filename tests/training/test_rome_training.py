@@ -19,7 +19,7 @@ from mobile_avatar.models.rome.resnet50 import ResNet50
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import load_weights
 from mobile_avatar.training import linear_rome, rome
-from mobile_avatar.training.linear_rome import LINEAR, train_linear
+from mobile_avatar.training.linear_rome import LINEAR, REGRESSORS, Units, train_linear
 from mobile_avatar.training.pool import PoolSpec
 from mobile_avatar.training.rome import RomeObjective, train_rome
 from mobile_avatar.training.rome_heads import WIDEST, RomePool, axis_angle, draw_people, unseen_clips
@@ -187,6 +187,20 @@ def test_a_face_network_and_a_discriminator_join_in(tmp_path):
         assert row["matching"] > 0
     checkpoint = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert set(checkpoint["networks"]) == {"model", "discriminator"}
+
+
+def test_regressors_train_in_units_of_their_codes_and_are_stored_in_metres_and_radians():
+    torch.manual_seed(0)
+    networks = RomeNetworks(tiny_config(), REGRESSORS).eval()
+    images = torch.rand(2, 3, 32, 32)
+    outputs = {name: networks.part(name)(images).shape[1] for name in REGRESSORS}
+    scale, middle = ({name: torch.rand(count) + 0.1 for name, count in outputs.items()} for _ in range(2))
+    units, normal = Units(scale, middle), networks.state_dict()
+    read = {name: units.read(networks, name, images) for name in REGRESSORS}
+    networks.load_state_dict(units.own(normal))
+    for name in REGRESSORS:
+        torch.testing.assert_close(networks.part(name)(images), read[name])
+    torch.testing.assert_close(units.normal(units.own(normal)), normal)
 
 
 @pytest.mark.slow
