@@ -27,6 +27,7 @@ from mobile_avatar.models.rome.compact_renderer import CompactConfig, CompactRen
 from mobile_avatar.models.rome.mobilenet_v2 import MobileNetV2
 from mobile_avatar.quiet import quiet
 from mobile_avatar.verification.parity import THRESHOLDS, compare
+from mobile_avatar.verification.rome import PICTURE_THRESHOLDS
 from mobile_avatar.verification.runners import Exported
 
 FOLDED = "torch-folded"
@@ -217,8 +218,14 @@ def _draw_lane(bench: Bench) -> Lane:
 
     row = _row(bench, "torch", precision="fp32", graph=DRAW, runtime_version=torch.__version__)
     row = replace(row, method=DRAW_METHOD)
-    pairs = np.stack((positions, normals), axis=1)
-    return Lane(row, bench.journal, run, pairs, lambda lane: ())
+
+    def parity(lane: Lane) -> tuple[dict, ...]:
+        drawn = np.concatenate([lane.run(pair[None])[features.name] for pair in lane.inputs])
+        drawn = _arranged(drawn, "NCHW", features.layout)
+        golden = renderer.golden(features)
+        return (compare(features, "software rasteriser", drawn, golden, PICTURE_THRESHOLDS["fp32"]).to_dict(),)
+
+    return Lane(row, bench.journal, run, np.stack((positions, normals), axis=1), parity)
 
 
 def _layout(subject: Subject) -> str:

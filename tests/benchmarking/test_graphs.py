@@ -1,6 +1,7 @@
 """Bundles of several graphs: what is timed, what a frame is, what the budget and the estimate say of it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,13 @@ def test_every_graph_is_timed_and_compared(bundle, rows):
         assert all(check["passed"] for check in row.parity)
     outputs = {row.graph: [check["output"] for check in row.parity] for row in rows if row.own_file}
     frame = ["codes", "positions", "normals", "rgba"]
-    assert outputs == {"encoder": frame[:1], "mesh": frame[1:3], "renderer": frame[3:], "draw": [], "frame": frame}
+    assert outputs == {
+        "encoder": frame[:1],
+        "mesh": frame[1:3],
+        "renderer": frame[3:],
+        "draw": ["features"],
+        "frame": frame,
+    }
     assert stored_results(subject)[0] == rows
 
 
@@ -199,6 +206,14 @@ def test_the_command(bundle, capfd):
 
 def host_rows(folder: Path, taken: str) -> dict[str, Result]:
     return {row.title: row for row in stored_results(open_subject(folder))[0] if row.taken == taken}
+
+
+def test_a_texture_that_was_changed_is_noticed(bundle, tmp_path):
+    """The draw call's files are no model, so nothing has looked at their hashes."""
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    (np.fromfile(copy / "texture.f16", "<f2") * np.float16(1.5)).tofile(copy / "texture.f16")
+    draw = next(row for row in measured(copy, runtimes=("onnxruntime",), runs=1) if row.graph == "draw")
+    assert [check["passed"] for check in draw.parity] == [False]
 
 
 def test_two_bundles_in_one_run(bundle, tmp_path, capfd):
