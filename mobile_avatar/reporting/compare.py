@@ -63,7 +63,7 @@ class Comparison:
     control: float | None
     """How much longer than the first the second run took for `CONTROL`, the same work in both: that is the machine."""
     one_run: bool
-    """Whether all ratios are of rows that were timed in turns in one run."""
+    """Whether each ratio is between rows that were timed in turns in one run."""
 
 
 CONTROL = "torch-plain"
@@ -193,9 +193,9 @@ def _control(first: Facts, second: Facts, matches: list[Match]) -> float | None:
 
 
 def _one_run(matches: list[Match]) -> bool:
-    """Whether there are ratios, all of this computer and of one run: its rows carry the same time."""
-    taken = {(row.place, row.taken) for item in matches if item.ratio is not None for row in (item.first, item.second)}
-    return len(taken) == 1 and next(iter(taken))[0] == "host"
+    """Whether there are ratios, each between two rows of one run of this computer: these carry the same time."""
+    pairs = [item for item in matches if item.ratio is not None]
+    return bool(pairs) and all(a.first.place == "host" and a.first.taken == a.second.taken for a in pairs)
 
 
 def _place(row: Result) -> tuple:
