@@ -57,6 +57,8 @@ class RomeClips:
     """(b, n, 6)."""
     camera: Tensor
     """(b, n, 3)."""
+    row: Tensor
+    """(b,) int64: which of all frames of the pool the first ones are; -1 for people who are in none."""
 
     def codes(self) -> FrameCodes:
         """Of all frames in a row: (b * n, ...)."""
@@ -72,7 +74,10 @@ class RomeClips:
         """Those frames whose outlines are compared: all but the first, or the only one."""
         first = min(1, self.images.shape[1] - 1)
         return RomeClips(
-            **{f.name: getattr(self, f.name)[:, first:] for f in fields(self) if f.name != "shape"}, shape=self.shape
+            **{
+                f.name: getattr(self, f.name) if f.name in ("shape", "row") else getattr(self, f.name)[:, first:]
+                for f in fields(self)
+            }
         )
 
 
@@ -139,8 +144,9 @@ def head_clips(batch: HeadBatch, people: People) -> RomeClips:
     keypoints = batch.keypoints.unflatten(2, (68, 2))
     shape, codes = true_codes(people, keypoints.flatten(0, 1).cpu())
     codes = [part.unflatten(0, (-1, count)).to(keypoints.device) for part in vars(codes).values()]
-    masks = (batch.masks, head_masks(batch.parts))
-    return RomeClips((batch.images + 1) / 2, *masks, keypoints, shape[::count].to(keypoints.device), *codes)
+    masks, shape = (batch.masks, head_masks(batch.parts)), shape[::count].to(keypoints.device)
+    nowhere = torch.full((len(shape),), -1, device=shape.device)
+    return RomeClips((batch.images + 1) / 2, *masks, keypoints, shape, *codes, nowhere)
 
 
 def head_masks(parts: Tensor) -> Tensor:
@@ -193,7 +199,8 @@ class RomePool(FramePool):
         parts, codes = (torch.from_numpy(array[index]).to(device) for array in (self.parts, self.codes))
         shape, *moving = codes.split(self.lengths, dim=2)
         keypoints = clips.keypoints.unflatten(2, (68, 2))
-        return RomeClips((clips.images + 1) / 2, clips.masks, head_masks(parts), keypoints, shape[:, 0], *moving)
+        row = torch.tensor([draw.person * self.spec.frames + draw.frames[0] for draw in draws], device=device)
+        return RomeClips((clips.images + 1) / 2, clips.masks, head_masks(parts), keypoints, shape[:, 0], *moving, row)
 
 
 def open_pool(options: RomeTrainOptions, folder: Path, image_size: int) -> RomePool:
