@@ -72,7 +72,7 @@ def open_subject(folder: Path) -> Subject:
         BadInput: not a bundle, or its model file is missing or is not the one that was exported.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder, graphs=True)
+    manifest = read_manifest(folder)
     if manifest["format"] != GRAPHS_FORMAT:
         return _open(folder, manifest)
     graphs = tuple(_open(folder, manifest | row, row["name"]) for row in manifest["graphs"])

@@ -113,7 +113,7 @@ def collect(folder: Path, sensitivity: Path | None = None) -> Facts:
         sensitivity: folder that `quantize-report` wrote, or None.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder, graphs=True)
+    manifest = read_manifest(folder)
     find_target(manifest["target"])
     several = "graphs" in manifest
     config = manifest["avatar"]["config"]

@@ -17,12 +17,8 @@ GRAPHS_FORMAT = 2
 INTEGERS = ("int8", "uint8", "int16", "uint16")
 
 
-def read_manifest(folder: Path, graphs: bool = False) -> dict:
-    """The manifest of a bundle; BadInput when it is missing, damaged or of a newer format.
-
-    Args:
-        graphs: whether the caller also takes bundles of several graphs; for others they are a BadInput.
-    """
+def read_manifest(folder: Path) -> dict:
+    """The manifest of a bundle of either format; BadInput when it is missing, damaged or of a newer format."""
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise BadInput(f"{folder} is not a bundle (no manifest.json); make one with `mobile-avatar export`")
@@ -33,8 +29,6 @@ def read_manifest(folder: Path, graphs: bool = False) -> dict:
         raise BadInput(f"{path} is damaged; export the bundle again") from error
     if not isinstance(version, int) or version > GRAPHS_FORMAT:
         raise BadInput(f"{path} has format {version}, this program reads up to {GRAPHS_FORMAT}; update mobile-avatar")
-    if version == GRAPHS_FORMAT and not graphs:
-        raise BadInput(f"{folder} is the bundle of a ROME avatar, which only `mobile-avatar verify` reads yet")
     try:
         names = check_graphs(manifest) if version == GRAPHS_FORMAT else _check(manifest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -74,7 +74,7 @@ def _check_not_of(bundle: Path, output: Path) -> None:
     from mobile_avatar.reporting.collect import roles_of
     from mobile_avatar.verification.manifest import read_manifest
 
-    manifest = read_manifest(bundle, graphs=True)
+    manifest = read_manifest(bundle)
     names = {*(entry["path"] for entry in manifest["files"]), *(path for _, path in roles_of(manifest))}
     place = output.resolve()
     for path in (inside(bundle, name) for name in sorted(names)):

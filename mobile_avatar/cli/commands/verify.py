@@ -18,7 +18,7 @@ def command(bundle, strict, as_json):
     from mobile_avatar.verification.rome import verify_graphs
     from mobile_avatar.verification.verify import verify_files
 
-    manifest = read_manifest(bundle, graphs=True)
+    manifest = read_manifest(bundle)
     manifest |= (verify_graphs if manifest["format"] == GRAPHS_FORMAT else verify_files)(bundle, manifest)
     if as_json:
         print_json({"parity": manifest["parity"], "checks": manifest["checks"]})
