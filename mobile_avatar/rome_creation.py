@@ -1,7 +1,8 @@
-"""From a prepared photo to a ROME avatar: align, read texture, shape, hair and pose off it, see how well it fits."""
+"""From a prepared photo to a ROME avatar: align, read texture, shape, hair and pose off it, refine, see how it fits."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from mobile_avatar.models.rome.head_model import HeadModel
 from mobile_avatar.models.rome.landmark_fit import POINTS, AvatarLandmarks, fit_codes
 from mobile_avatar.models.rome.model import Rome
 from mobile_avatar.rendering.contact_sheet import contact_sheet
+from mobile_avatar.rome_refinement import refine_rome_texture
 
 YAWS = (-45, -20, 20, 45)  # degrees, on the contact sheet
 COLUMNS, CELL = 4, 192  # pixels of a cell at least: its label has to fit
@@ -31,11 +33,11 @@ class RomeCreated:
     landmarks: AvatarLandmarks
     """Of the avatar's mesh."""
     psnr: dict[str, float]
-    """Where the photo's codes come from -> PSNR in dB of the rendered colours against the photo, where both the
-    avatar's and the photo's mask are: `encoder`, as a phone would read them off the photo; `fitted`, moved so that the
-    mesh has its landmarks at the photo's keypoints, which is what the avatar keeps."""
+    """Stage -> PSNR in dB of the rendered colours against the photo, where both the avatar's and the photo's mask are:
+    `encoder`, with the codes that a phone would read off the photo; `fitted`, with these moved so that the mesh has its
+    landmarks at the photo's keypoints, which is what the avatar keeps; `refined`, with the texture refined as well."""
     mask_iou: float
-    """Overlap of the two masks, intersection over union, with the fitted codes."""
+    """Overlap of the two masks, intersection over union, of the finished avatar."""
     photo: Tensor
     """(1, 3, S, S) RGB in [0, 1], aligned: what texture, shape and hair were read off."""
     frame: RomeFrame
@@ -43,13 +45,22 @@ class RomeCreated:
 
 
 @torch.no_grad()
-def create_rome_avatar(weights: AvatarWeights, head: HeadModel, source: Source, facts: dict[str, str]) -> RomeCreated:
+def create_rome_avatar(
+    weights: AvatarWeights,
+    head: HeadModel,
+    source: Source,
+    facts: dict[str, str],
+    refine_steps: int = 0,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> RomeCreated:
     """Make a ROME avatar of one photo.
 
     Args:
         weights: made for `head`.
         source: prepared at the networks' image size; cropped as their training pictures are.
         facts: metadata of the avatar.
+        refine_steps: Adam steps on the texture afterwards, 0 for none; the avatar then shows this photo better.
+        progress: wraps the range of refine steps.
 
     Raises:
         BadInput: the head has other numbers of vertices or coefficients than the networks.
@@ -61,17 +72,20 @@ def create_rome_avatar(weights: AvatarWeights, head: HeadModel, source: Source, 
     theta = widened(alignment((keypoints + 1) * size / 2, size))
     photo, matte = align(torch.cat((image, mask), dim=1), theta, size).split((3, 1), dim=1)
     person = model.person(photo, matte, keypoints)
-    codes = {"encoder": weights.networks.part("frame_regressor")(image)}
-    avatar = RomeAvatar.of(weights.networks, head, person, weights.renderer, codes["encoder"][0], facts)
-    landmarks = AvatarLandmarks.of(avatar.mesh, head)
-    codes["fitted"] = fit_codes(landmarks, keypoints, avatar.source_codes)
+    read = weights.networks.part("frame_regressor")(image)
+    stages = {"encoder": RomeAvatar.of(weights.networks, head, person, weights.renderer, read[0], facts)}
+    landmarks = AvatarLandmarks.of(stages["encoder"].mesh, head)
+    avatar = replace(stages["encoder"], source_codes=fit_codes(landmarks, keypoints, read[0])[0])
+    stages["fitted"] = avatar
+    if refine_steps:
+        avatar = replace(avatar, texture=refine_rome_texture(avatar, image, mask, refine_steps, progress))
+        stages["refined"] = avatar
     psnr = {}
-    for stage, values in codes.items():
-        frame = avatar.render(values)
+    for stage, made in stages.items():
+        frame = made.render(made.source_codes[None])
         colours, shown = frame.rgba.split((3, 1), dim=1)
         psnr[stage] = psnr_inside(colours * 2 - 1, source.image[None], shown * mask)
     both, either = torch.minimum(shown, mask), torch.maximum(shown, mask)
-    avatar = RomeAvatar.of(weights.networks, head, person, weights.renderer, codes["fitted"][0], facts)
     return RomeCreated(avatar, landmarks, psnr, float(both.sum() / either.sum()), photo, frame)
 
 

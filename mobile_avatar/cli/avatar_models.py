@@ -1,6 +1,6 @@
 """The models that `create` makes avatars with: one row each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,6 @@ def _bilayer(request: Request) -> Made:
     from mobile_avatar.avatar import avatar_facts
     from mobile_avatar.creation import create_avatar, write_contact_sheet
     from mobile_avatar.models.bilayer.weights import load_weights
-    from mobile_avatar.progress import progress
 
     weights = find_weights(request.weights)
     model, facts = load_weights(weights)
@@ -62,7 +61,7 @@ def _bilayer(request: Request) -> Made:
         avatar_facts(weights, facts, request.photo),
         request.update_steps,
         request.refine,
-        lambda steps: progress(steps, len(steps), "refining the texture"),
+        _refining,
     )
     return Made(
         created.avatar.save,
@@ -88,15 +87,22 @@ def _rome(request: Request) -> Made:
         )
     weights = load_avatar_weights(path)
     source, faces = _source(request, weights.networks.config.image_size)
-    created = create_rome_avatar(weights, synthetic_head(), source, avatar_facts(path, weights.facts, request.photo))
+    facts = avatar_facts(path, weights.facts, request.photo)
+    created = create_rome_avatar(weights, synthetic_head(), source, facts, request.refine, _refining)
     return Made(
         created.avatar.save,
         lambda sheet: write_rome_contact_sheet(created, source, sheet),
         faces,
-        "codes",
+        "stage",
         created.psnr,
         created.mask_iou,
     )
+
+
+def _refining(steps: range) -> Iterable[int]:
+    from mobile_avatar.progress import progress
+
+    return progress(steps, len(steps), "refining the texture")
 
 
 def _source(request: Request, image_size: int):
@@ -112,7 +118,7 @@ def _source(request: Request, image_size: int):
 
 MODELS = {
     "bilayer": Model(_bilayer, options=("update_steps", "refine")),
-    "rome": Model(_rome, options=()),
+    "rome": Model(_rome, options=("refine",)),
 }
 DEFAULT_MODEL = "bilayer"
 

@@ -39,10 +39,12 @@ def avatar(folder):
 def test_a_real_photo_becomes_an_avatar(folder, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photo, weights = folder / "astronaut.png", folder / "rome.safetensors"
-    done = run(capfd, "create", photo, "--model", "rome", "--weights", weights, "--json")
+    done = run(capfd, "create", photo, "--model", "rome", "--weights", weights, "--refine", 10, "--json")
     assert done.code == 0, done.err
     result = json.loads(done.out)
-    assert list(result["source_psnr_db"]) == ["encoder", "fitted"]
+    assert list(result["source_psnr_db"]) == ["encoder", "fitted", "refined"]
+    assert result["source_psnr_db"]["refined"] > result["source_psnr_db"]["fitted"]
+    assert "refining the texture: 10/10" in done.err
     assert result["faces_found"] == 1
     assert 0 < result["mask_iou"] < 1
     assert sorted(os.listdir(tmp_path)) == ["astronaut.avatar", "astronaut.avatar.png"]
@@ -106,7 +108,7 @@ def test_wrong_usage(folder, capfd, tmp_path, monkeypatch):
         ((photo, "--model", "rome"), "no ROME weights come with this version of mobile-avatar yet; pass --weights"),
         ((photo, *rome, "parts.safetensors"), "rome_pack"),
         ((photo, *rome, "gone.safetensors"), "gone.safetensors does not exist"),
-        ((photo, *rome, weights, "--refine", 10), "--refine belongs to --model bilayer, not to rome"),
+        ((photo, *rome, weights, "--refine", -1), "--refine"),
         ((photo, *rome, weights, "--update-steps", 4), "--update-steps belongs to --model bilayer"),
         (("meadow.png", *rome, weights), "no face"),
         ((photo, "--weights", weights), "not a weights file"),

@@ -42,7 +42,7 @@ from mobile_avatar.cli.common import (
     default=0,
     show_default=True,
     type=click.IntRange(0, 5000),
-    help="Adam steps on the texture; bilayer only.",
+    help="Adam steps on the texture, towards this photo.",
 )
 @tracker_option
 @force_option
