@@ -29,6 +29,7 @@ from mobile_avatar.training.batches import Batches, Stream
 from mobile_avatar.training.distributed import is_first, wait_for_all
 from mobile_avatar.training.linear_rome_basis import explained_variance, fit_basis, regions
 from mobile_avatar.training.rome import WEIGHTS_FILE, facts
+from mobile_avatar.training.rome_augment import augmented
 from mobile_avatar.training.rome_heads import RomeClips, RomePool, open_pool, unseen_clips
 from mobile_avatar.training.rome_options import RomeTrainOptions
 from mobile_avatar.training.rome_person import full_offsets
@@ -241,7 +242,7 @@ def train_linear(
         whole.part(name).load_state_dict(start.part(name).state_dict())
     whole.linear_basis.load_state_dict(basis.state_dict())
     whole.to(device)
-    batches, run = Batches(pool, options), Run(folder, options, training, resume)
+    batches, run = Batches(pool, options, augmented), Run(folder, options, training, resume)
 
     def keep(state: dict[str, Tensor]) -> None:
         whole.load_state_dict(whole.state_dict() | units.own(state))

@@ -34,7 +34,13 @@ def _shell(root: str, arguments: list[str]) -> tuple[int, bytes, bytes]:
     with open(f"{root}/shell") as file:
         command = [file.read(), "-c", inside(root, arguments[0])]
     if sys.argv[0].endswith("/adb"):
-        return subprocess.run(command, env=paths, start_new_session=True).returncode, b"", b""
+        # Through a pipe, as through the connection: a script that prints without end must notice that nobody listens
+        # any more. With our own output in its hands it would go on until the disk is full.
+        with subprocess.Popen(command, env=paths, start_new_session=True, stdout=subprocess.PIPE) as script:
+            while part := script.stdout.read1():
+                sys.stdout.buffer.write(part)
+                sys.stdout.buffer.flush()
+        return script.returncode, b"", b""
     done = subprocess.run(command, env=paths, start_new_session=True, capture_output=True)
     return done.returncode, done.stdout, done.stderr
 

@@ -186,7 +186,21 @@ def test_a_call_that_hangs_is_ended(scripted, program):
 def test_a_call_that_prints_without_end_is_ended(program, monkeypatch):
     monkeypatch.setattr(adb, "MOST_OUTPUT", 1 << 16)
     with pytest.raises(CheckFailed, match="printed more than"):
-        program.shell("yes", timeout=20)
+        program.shell("yes without-end", timeout=20)
+    # One that goes on fills the disk, in a file without a name.
+    for _ in range(100):
+        left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"without-end" in _bytes(path)]
+        if not left:
+            break
+        time.sleep(0.05)
+    assert not left
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
 
 
 @pytest.mark.parametrize("shell", SHELLS)

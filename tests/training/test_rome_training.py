@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mobile_avatar.errors import BadInput
 from mobile_avatar.models.rome.camera import project, turn
@@ -18,10 +19,11 @@ from mobile_avatar.models.rome.presets import PRESETS
 from mobile_avatar.models.rome.resnet50 import ResNet50
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import load_weights
-from mobile_avatar.training import linear_rome, rome
+from mobile_avatar.training import linear_rome, rome, rome_augment
 from mobile_avatar.training.linear_rome import LINEAR, REGRESSORS, Units, train_linear
 from mobile_avatar.training.pool import PoolSpec
 from mobile_avatar.training.rome import RomeObjective, train_rome
+from mobile_avatar.training.rome_augment import augmented
 from mobile_avatar.training.rome_heads import WIDEST, RomePool, axis_angle, draw_people, unseen_clips
 from mobile_avatar.training.rome_options import RomeTrainOptions, preset_config
 from mobile_avatar.training.rome_person import draw, photo_person, pose_mesh
@@ -187,6 +189,36 @@ def test_a_face_network_and_a_discriminator_join_in(tmp_path):
         assert row["matching"] > 0
     checkpoint = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert set(checkpoint["networks"]) == {"model", "discriminator"}
+
+
+def test_moved_frames_keep_landmarks_and_cameras_together(clips, monkeypatch):
+    coloured = augmented(clips, np.random.default_rng(0), 1, slice(0, 1))
+    for name in ("GAIN", "GAMMA", "NOISE"):
+        monkeypatch.setattr(rome_augment, name, 0)
+    moved = augmented(clips, np.random.default_rng(0), 1, slice(0, 1))
+    head, codes = ParametricHead(synthetic_head()), moved.codes()
+    posed = head(clips.shape.repeat_interleave(2, 0), codes.expression, codes.pose)
+    points = turn(head.landmarks(posed.vertices, posed.rotation), posed.rotation, posed.root)
+
+    def error(camera, keypoints):
+        return project(points, camera)[..., :2] - keypoints.flatten(0, 1)
+
+    zoom = (moved.camera[..., 0] / clips.camera[..., 0]).flatten()[:, None, None]
+    assert 0.01 < (zoom - 1).abs().max() < 0.15
+    before = error(clips.camera.flatten(0, 1), clips.keypoints)
+    torch.testing.assert_close(error(codes.camera, moved.keypoints), before * zoom, atol=1e-5, rtol=0)
+
+    def seen(clips, part):  # at the keypoints, a row per frame
+        places = clips.keypoints.flatten(0, 1)[:, None]
+        return F.grid_sample(getattr(clips, part).flatten(0, 1), places, align_corners=False)[:, 0, 0]
+
+    assert (seen(moved, "masks") - seen(clips, "masks")).abs().mean() < 0.05
+    for rows in zip(seen(moved, "images"), seen(clips, "images"), strict=True):
+        assert torch.corrcoef(torch.stack(rows))[0, 1] > 0.9
+    assert torch.equal(coloured.camera, moved.camera)
+    assert (coloured.images - moved.images).abs().mean() > 0.02
+    again = augmented(clips, np.random.default_rng(0), 1, slice(0, 1))
+    assert torch.equal(again.images, moved.images)
 
 
 def test_regressors_train_in_units_of_their_codes_and_are_stored_in_metres_and_radians():
