@@ -4,14 +4,13 @@ python -m mobile_avatar.turntable --rome FILE --bilayer FILE -o sheet.png
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mobile_avatar.avatar import Avatar
-from mobile_avatar.errors import MobileAvatarError
+from mobile_avatar.cli.common import failing_in_a_sentence
 from mobile_avatar.files import check_output
 from mobile_avatar.images import to_uint8
 from mobile_avatar.models.rome.avatar import RomeAvatar
@@ -61,12 +60,9 @@ def main() -> None:
     parser.add_argument("--output", "-o", type=Path, required=True, help="a PNG")
     parser.add_argument("--force", action="store_true", help="replace an existing output")
     given = parser.parse_args()
-    try:
+    with failing_in_a_sentence():
         check_output(given.output, given.force, inputs=(given.rome, given.bilayer))
         turntable(RomeAvatar.load(given.rome), Avatar.load(given.bilayer), given.output)
-    except MobileAvatarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     print(given.output)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mobile_avatar.assets import shipped
 from mobile_avatar.avatar import Avatar
-from mobile_avatar.benchmarking.host_lanes import Bench, Lane, Side, opened, unless_missing
+from mobile_avatar.benchmarking.host_lanes import NOT_HERE, RANDOM, Bench, Lane, Side, opened, unless_missing
 from mobile_avatar.benchmarking.host_runtimes import RUNTIMES, TORCH, Run, composer, convert, open_torch
 from mobile_avatar.benchmarking.places import Settings
 from mobile_avatar.benchmarking.result import Result
@@ -24,7 +24,6 @@ from mobile_avatar.verification.parity import THRESHOLDS, compare
 from mobile_avatar.verification.runners import Exported
 from mobile_avatar.verification.verify import read_texture
 
-RANDOM = "random numbers in the same structure: the avatar was not here (--avatar FILE)"
 METHOD = "timed in turns with the other rows of this run; graph and composition of the image (in torch) per frame"
 
 
@@ -107,7 +106,7 @@ def _person(subject: Subject, settings: Settings) -> Person:
     avatar = Avatar.load(shipped("default.avatar"))
     if avatar.describe() == facts:
         return Person(avatar.generator, avatar.texture, True)
-    settings.say("the avatar is not here (--avatar FILE): runtimes other than the bundle's get random numbers instead")
+    settings.say(NOT_HERE)
     config = BilayerConfig.from_dict(facts["config"], str(subject.folder))
     generator = FoldedGenerator(config).eval().requires_grad_(False)
     return Person(generator, torch.zeros(1, 3, config.image_size, config.image_size), False)

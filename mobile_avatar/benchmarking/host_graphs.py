@@ -11,7 +11,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from mobile_avatar.benchmarking.host_lanes import Bench, Lane, Side, Sum, opened, unless_missing
+from mobile_avatar.benchmarking.host_lanes import NOT_HERE, RANDOM, Bench, Lane, Side, Sum, opened, unless_missing
 from mobile_avatar.benchmarking.host_runtimes import RUNTIMES, TORCH, Run, convert_graph, run_torch
 from mobile_avatar.benchmarking.parity import parity_rows
 from mobile_avatar.benchmarking.result import DRAW, FRAME, Result
@@ -38,7 +38,6 @@ DRAW_METHOD = (
 )
 SUM_METHOD = "what the graphs took together in this run, frame by frame; the draw call is a row of its own"
 DRAWN_METHOD = "what the graphs and the draw call in software took together in this run, frame by frame"
-RANDOM = "random numbers in the same structure: the avatar was not here (--avatar FILE)"
 
 
 def side(bench: Bench) -> Side:
@@ -68,9 +67,7 @@ class _People:
 
     def avatar(self) -> RomeAvatar:
         if self._found is None:
-            self._bench.settings.say(
-                "the avatar is not here (--avatar FILE): runtimes other than the bundle's get random numbers instead"
-            )
+            self._bench.settings.say(NOT_HERE)
             self._found = stand_in(self._bench.subject)
         return self._found
 

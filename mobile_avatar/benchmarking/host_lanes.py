@@ -19,6 +19,9 @@ from mobile_avatar.errors import CheckFailed, MissingTool, MobileAvatarError, fi
 
 WARM_UP = 5
 MOST_THREAD_ROWS = 4
+RANDOM = "random numbers in the same structure: the avatar was not here (--avatar FILE)"
+"""Note of rows that were not computed with the avatar's numbers, and what is said when they are made."""
+NOT_HERE = "the avatar is not here (--avatar FILE): runtimes other than the bundle's get random numbers instead"
 
 
 @dataclass

@@ -24,8 +24,8 @@ class Subject:
     spec: GraphSpec
     """Of a bundle of several graphs: what goes into the first and comes out of the last."""
     files: dict[str, Path] = field(repr=False)
-    """Role -> absolute path inside the folder; `model` is the file that the phone loads."""
-    """Of several graphs there is none: look into `graphs`."""
+    """Role -> absolute path inside the folder; `model` is the file that the phone loads. None of a bundle of several
+    graphs: look into `graphs`."""
     model_sha256: str
     """Of a bundle of several graphs: over the hashes of their files."""
     name: str = ""

@@ -1,12 +1,15 @@
 """What several commands share: options, the shipped files, tables and JSON."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from mobile_avatar.assets import shipped
+from mobile_avatar.errors import MobileAvatarError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
@@ -30,6 +33,16 @@ def find_weights(weights: Path | None) -> Path:
     """The file that --weights means."""
     name = WEIGHTS[0] if weights is None else str(weights)
     return shipped(f"{name}.safetensors") if name in WEIGHTS and not Path(name).exists() else Path(name)
+
+
+@contextmanager
+def failing_in_a_sentence() -> Iterator[None]:
+    """What a user can mend ends a program of its own (`python -m ...`) as it ends commands: one sentence, exit code."""
+    try:
+        yield
+    except MobileAvatarError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
 
 
 def say(line: str) -> None:

@@ -4,15 +4,13 @@ python -m mobile_avatar.training.rome_pack --networks FILE --renderer FILE -o ro
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mobile_avatar.avatar import UNKNOWN_LICENSE
-from mobile_avatar.cli.common import print_json, print_table
-from mobile_avatar.errors import MobileAvatarError
+from mobile_avatar.cli.common import failing_in_a_sentence, print_json, print_table
 from mobile_avatar.files import check_output, sha256
 from mobile_avatar.models.rome.avatar import RomeAvatar
 from mobile_avatar.models.rome.avatar_weights import AvatarWeights, load_avatar_weights, save_avatar_weights
@@ -83,14 +81,11 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="replace an existing output")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     given = parser.parse_args()
-    try:
+    with failing_in_a_sentence():
         check_output(given.output, given.force, inputs=(given.networks, given.renderer))
         weights = pack(given.networks, given.renderer)
         save_avatar_weights(weights, given.output, half=not given.full)
         cost = differences(weights, load_avatar_weights(given.output))
-    except MobileAvatarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     result = {"weights": str(given.output), "bytes": given.output.stat().st_size, **weights.facts, **cost}
     if given.json:
         print_json(result)

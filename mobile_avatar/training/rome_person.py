@@ -17,7 +17,7 @@ def draw(model: Rome, clips: RomeClips, person: Person | None = None) -> Frame:
     person = person or photo_person(model, clips)
     with torch.no_grad():
         mesh = pose_mesh(model, person, clips)
-    return model.render(_repeated(person, clips), mesh)
+    return model.render(per_frame(person, clips.images.shape[1]), mesh)
 
 
 def pose_mesh(model: Rome, person: Person, clips: RomeClips) -> Mesh:
@@ -26,12 +26,12 @@ def pose_mesh(model: Rome, person: Person, clips: RomeClips) -> Mesh:
     Codes are the given ones, as a face encoder's would be, where the mode has no network for them.
     """
     codes = model.frame_codes(clips.images.flatten(0, 1)) if model.mode.mobile else clips.codes()
-    return model.mesh(_repeated(person, clips), codes)
+    return model.mesh(per_frame(person, clips.images.shape[1]), codes)
 
 
-def _repeated(person: Person, clips: RomeClips) -> Person:
-    repeats = clips.images.shape[1]
-    return Person(*(None if part is None else part.repeat_interleave(repeats, 0) for part in vars(person).values()))
+def per_frame(person: Person, frames: int) -> Person:
+    """b people -> b * frames, each as often as it has frames."""
+    return Person(*(None if part is None else part.repeat_interleave(frames, 0) for part in vars(person).values()))
 
 
 def photo_person(model: Rome, clips: RomeClips) -> Person:

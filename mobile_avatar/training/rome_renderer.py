@@ -19,9 +19,10 @@ from mobile_avatar.training.losses import structural_loss
 from mobile_avatar.training.rome import SURE, facts
 from mobile_avatar.training.rome_heads import RomeClips, open_pool, unseen_clips
 from mobile_avatar.training.rome_losses import dice_loss
+from mobile_avatar.training.rome_person import per_frame
 from mobile_avatar.training.rome_renderer_options import RendererTrainOptions
 from mobile_avatar.training.rome_renderer_sheet import write_renderer_sheet
-from mobile_avatar.training.rome_renderer_teacher import Teacher, invented_codes, per_frame
+from mobile_avatar.training.rome_renderer_teacher import Teacher, invented_codes
 from mobile_avatar.training.rome_sheet import SHEET_FRAMES, SHEET_PEOPLE
 from mobile_avatar.training.run import Run
 from mobile_avatar.training.statistics import standing_statistics

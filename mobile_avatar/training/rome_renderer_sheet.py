@@ -8,7 +8,8 @@ import torch
 from mobile_avatar.images import to_uint8, write_png
 from mobile_avatar.models.rome.compact_renderer import CompactRenderer
 from mobile_avatar.training.rome_heads import RomeClips
-from mobile_avatar.training.rome_renderer_teacher import Teacher, per_frame
+from mobile_avatar.training.rome_person import per_frame
+from mobile_avatar.training.rome_renderer_teacher import Teacher
 
 COLUMNS = ("truth", "teacher", "student", "difference of both", "teacher's mask", "student's mask")
 MAGNIFIED = 4  # differences

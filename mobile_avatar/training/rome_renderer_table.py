@@ -4,7 +4,6 @@ python -m mobile_avatar.training.rome_renderer_table --weights FILE --renderer F
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mobile_avatar.cli.common import print_json, print_table, say
+from mobile_avatar.cli.common import failing_in_a_sentence, print_json, print_table, say
 from mobile_avatar.data.synthetic import SyntheticHeads
-from mobile_avatar.errors import BadInput, MobileAvatarError
+from mobile_avatar.errors import BadInput
 from mobile_avatar.models.rome.blocks import fold_standardisation
 from mobile_avatar.models.rome.compact_renderer import COLOURS, FEATURES, CompactRenderer
 from mobile_avatar.models.rome.networks import RomeNetworks
@@ -23,8 +22,9 @@ from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import load_weights
 from mobile_avatar.training.metrics import Driven, pixel_metrics
 from mobile_avatar.training.rome_heads import RomeClips, draw_people, head_clips
+from mobile_avatar.training.rome_person import per_frame
 from mobile_avatar.training.rome_renderer_sheet import write_renderer_sheet
-from mobile_avatar.training.rome_renderer_teacher import Lesson, Teacher, per_frame
+from mobile_avatar.training.rome_renderer_teacher import Lesson, Teacher
 
 PEOPLE, SEEDS = 20, (0,)
 SHEET_PEOPLE = 6
@@ -133,11 +133,8 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="also write a picture: truth, teacher, student, difference, masks")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     given = parser.parse_args()
-    try:
+    with failing_in_a_sentence():
         _print(given)
-    except MobileAvatarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 def _print(given: argparse.Namespace) -> None:

@@ -81,11 +81,6 @@ class Teacher:
         return Lesson(torch.cat((inputs[:, :TEXTURE], maps.normals, maps.mask), dim=1), image, mask)
 
 
-def per_frame(person: Person, frames: int) -> Person:
-    """b people -> b * frames, each as often as it has frames."""
-    return Person(*(None if part is None else part.repeat_interleave(frames, 0) for part in vars(person).values()))
-
-
 def invented_codes(clips: RomeClips, frames: int) -> FrameCodes:
     """Random codes (b * frames, ...) around those of b people: any expression, seen from anywhere in front.
 

@@ -22,11 +22,11 @@ from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import save_weights
 from mobile_avatar.training import rome_renderer, rome_renderer_table
 from mobile_avatar.training.rome_heads import WIDEST, unseen_clips
-from mobile_avatar.training.rome_person import photo_person
+from mobile_avatar.training.rome_person import per_frame, photo_person
 from mobile_avatar.training.rome_renderer import RENDERER_FILE, RendererObjective, train_renderer
 from mobile_avatar.training.rome_renderer_options import RendererTrainOptions
 from mobile_avatar.training.rome_renderer_table import FRAMES, renderer_table, unseen_frames, work
-from mobile_avatar.training.rome_renderer_teacher import LARGEST_JAW, LINEAR_PARTS, Teacher, invented_codes, per_frame
+from mobile_avatar.training.rome_renderer_teacher import LARGEST_JAW, LINEAR_PARTS, Teacher, invented_codes
 from tests.cli.runner import run
 from tests.training.test_rome_training import losses, tiny_config
 
