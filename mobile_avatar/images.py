@@ -78,6 +78,15 @@ def write_png(path: str | Path, array: np.ndarray) -> None:
         raise BadInput(f"{path} cannot be written ({error.strerror or error}); choose another output") from error
 
 
+def resized(images: "Tensor", size: int) -> "Tensor":
+    """Pictures (n, c, H, W) with sides of `size` pixels; smaller ones are averaged, not picked."""
+    from torch.nn.functional import interpolate
+
+    if images.shape[-2:] == (size, size):
+        return images
+    return interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
 def to_uint8(image: "np.ndarray | Tensor") -> np.ndarray:
     """Float (C, H, W) in [-1, 1], numpy or torch, to uint8 (H, W, C), rounded; values outside are cut."""
     if not isinstance(image, np.ndarray):

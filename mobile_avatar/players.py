@@ -98,7 +98,7 @@ def video_codes(avatar: RomeAvatar, path: Path, track: "VideoTrack") -> np.ndarr
         if number in track.missing:
             codes.append(codes[-1] if codes else None)
             continue
-        picture = torch.from_numpy(crop_image(frame.image, box, avatar.size)).permute(2, 0, 1)[None] / 255
+        picture = torch.from_numpy(crop_image(frame.image, box, avatar.encoder_size)).permute(2, 0, 1)[None] / 255
         codes.append(moved_camera(avatar.encoder(picture)[0], box, track.box))
     first = next(values for values in codes if values is not None)
     return torch.stack([first if values is None else values for values in codes]).numpy()

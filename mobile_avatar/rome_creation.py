@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from mobile_avatar.creation import Source, psnr_inside
-from mobile_avatar.images import to_uint8
+from mobile_avatar.images import resized, to_uint8
 from mobile_avatar.models.rome.alignment import align, alignment, widened
 from mobile_avatar.models.rome.avatar import RomeAvatar, RomeFrame
 from mobile_avatar.models.rome.avatar_looks import expressive_codes, turned_codes
 from mobile_avatar.models.rome.avatar_weights import AvatarWeights
+from mobile_avatar.models.rome.compact_renderer import PHOTO_COLOURS
 from mobile_avatar.models.rome.feature_image import feature_image
 from mobile_avatar.models.rome.head_model import HeadModel
 from mobile_avatar.models.rome.landmark_fit import POINTS, AvatarLandmarks, fit_codes
 from mobile_avatar.models.rome.model import Rome
+from mobile_avatar.models.rome.photo_texture import avatar_texture
 from mobile_avatar.rendering.contact_sheet import contact_sheet
 from mobile_avatar.rome_refinement import refine_rome_texture
 
@@ -39,7 +41,7 @@ class RomeCreated:
     mask_iou: float
     """Overlap of the two masks, intersection over union, of the finished avatar."""
     photo: Tensor
-    """(1, 3, S, S) RGB in [0, 1], aligned: what texture, shape and hair were read off."""
+    """(1, 3, s, s) RGB in [0, 1], aligned: what texture, shape and hair were read off."""
     frame: RomeFrame
     """The photo's pose, rendered."""
 
@@ -57,7 +59,7 @@ def create_rome_avatar(
 
     Args:
         weights: made for `head`.
-        source: prepared at the networks' image size; cropped as their training pictures are.
+        source: prepared at the renderer's image size; cropped as the training pictures are.
         facts: metadata of the avatar.
         refine_steps: Adam steps on the texture afterwards, 0 for none; the avatar then shows this photo better.
         progress: wraps the range of refine steps.
@@ -65,18 +67,10 @@ def create_rome_avatar(
     Raises:
         BadInput: the head has other numbers of vertices or coefficients than the networks.
     """
-    model = Rome(weights.networks, head, "linear_mobile").eval()
-    size = weights.networks.config.image_size
     image, mask = (source.image[None] + 1) / 2, source.mask[None]
-    keypoints = source.keypoints.view(1, POINTS, 2)
-    theta = widened(alignment((keypoints + 1) * size / 2, size))
-    photo, matte = align(torch.cat((image, mask), dim=1), theta, size).split((3, 1), dim=1)
-    person = model.person(photo, matte, keypoints)
-    read = weights.networks.part("frame_regressor")(image)
-    stages = {"encoder": RomeAvatar.of(weights.networks, head, person, weights.renderer, read[0], facts)}
-    landmarks = AvatarLandmarks.of(stages["encoder"].mesh, head)
-    avatar = replace(stages["encoder"], source_codes=fit_codes(landmarks, keypoints, read[0])[0])
-    stages["fitted"] = avatar
+    read = read_person(weights, head, image, mask, source.keypoints.view(1, POINTS, 2), facts)
+    avatar = read.avatar
+    stages = {"encoder": replace(avatar, source_codes=read.encoder_codes), "fitted": avatar}
     if refine_steps:
         avatar = replace(avatar, texture=refine_rome_texture(avatar, image, mask, refine_steps, progress))
         stages["refined"] = avatar
@@ -86,7 +80,46 @@ def create_rome_avatar(
         colours, shown = frame.rgba.split((3, 1), dim=1)
         psnr[stage] = psnr_inside(colours * 2 - 1, source.image[None], shown * mask)
     both, either = torch.minimum(shown, mask), torch.maximum(shown, mask)
-    return RomeCreated(avatar, landmarks, psnr, float(both.sum() / either.sum()), photo, frame)
+    return RomeCreated(avatar, read.landmarks, psnr, float(both.sum() / either.sum()), read.photo, frame)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was read off a photo."""
+
+    avatar: RomeAvatar
+    """Its codes are fitted to the keypoints."""
+    landmarks: AvatarLandmarks
+    """Of the avatar's mesh."""
+    encoder_codes: Tensor
+    """(e + 9,): codes as a phone would read them off the photo."""
+    photo: Tensor
+    """(1, 3, s, s) RGB in [0, 1], aligned, in the networks' size."""
+
+
+@torch.no_grad()
+def read_person(
+    weights: AvatarWeights, head: HeadModel, image: Tensor, mask: Tensor, keypoints: Tensor, facts: dict[str, str]
+) -> Read:
+    """Read shape, hair, pose and texture off a photo.
+
+    Args:
+        weights, head, facts: see `create_rome_avatar`.
+        image, mask: (1, 3, S, S) and (1, 1, S, S) in [0, 1], of the renderer's size.
+        keypoints: (1, 68, 2) in [-1, 1] of the picture.
+    """
+    model = Rome(weights.networks, head, "linear_mobile").eval()
+    size = weights.networks.config.image_size
+    small = resized(torch.cat((image, mask), dim=1), size)
+    theta = widened(alignment((keypoints + 1) * size / 2, size))
+    photo, matte = align(small, theta, size).split((3, 1), dim=1)
+    person = model.person(photo, matte, keypoints)
+    codes = weights.networks.part("frame_regressor")(small[:, :3])
+    plain = RomeAvatar.of(weights.networks, head, person, weights.renderer, codes[0], facts)
+    landmarks = AvatarLandmarks.of(plain.mesh, head)
+    fitted = fit_codes(landmarks, keypoints, codes[0])
+    texture = avatar_texture(plain.mesh, fitted, plain.texture, image, mask)
+    return Read(replace(plain, texture=texture, source_codes=fitted[0]), landmarks, codes[0], photo)
 
 
 @torch.no_grad()
@@ -102,7 +135,7 @@ def write_rome_contact_sheet(created: RomeCreated, source: Source, path: Path) -
         (f"result: {stage}, {psnr:.1f} dB", rome_picture(frame)),
         ("mask", frame.rgba[:, 3:].expand(-1, 3, -1, -1)),
         ("mesh: normals", mesh_picture(avatar, frame, max(CELL, avatar.size))),
-        ("texture: 3 of 8 channels", _stretched(avatar.texture[:, :3])),
+        ("texture: colours", avatar.texture[:, :PHOTO_COLOURS].clamp(0, 1)),
         ("keypoints", (source.landmarks[None] + 1) / 2),
     ]
     for degrees in YAWS:
@@ -129,9 +162,3 @@ def mesh_picture(avatar: RomeAvatar, frame: RomeFrame, size: int) -> Tensor:
 def on_white(image: Tensor, mask: Tensor) -> Tensor:
     """Image (n, 3, S, S) and soft mask (n, 1, S, S), both in [0, 1] -> the person on white."""
     return image * mask + 1 - mask
-
-
-def _stretched(values: Tensor) -> Tensor:
-    """Each channel of (1, c, S, S) from its smallest to its largest value as 0 to 1."""
-    low, high = (pick(values, dim=(0, 2, 3), keepdim=True) for pick in (torch.amin, torch.amax))
-    return (values - low) / (high - low).clamp(min=1e-6)

@@ -11,7 +11,7 @@ from mobile_avatar.models.rome.head_model import HeadModel
 from mobile_avatar.models.rome.mobilenet_v2 import MobileNetV2
 from tests.models.rome.heads import random_head
 
-SIZE, ENCODER_WIDTH = 64, 0.1
+SIZE, ENCODER_SIZE, ENCODER_WIDTH = 64, 32, 0.1
 FACTS = {"license": "Apache-2.0", "weights_sha256": "0" * 64}
 
 
@@ -24,7 +24,10 @@ def source_codes(head: HeadModel) -> torch.Tensor:
 
 @torch.no_grad()
 def small_avatar(head: HeadModel | None = None, size: int = SIZE) -> RomeAvatar:
-    """An avatar whose encoder gives codes near the photo's for any picture."""
+    """An avatar whose encoder gives codes near the photo's for any picture.
+
+    Its encoder reads smaller pictures than it shows, and its texture is finer.
+    """
     head = head or random_head()
     torch.manual_seed(3)
     shape = torch.randn(1, head.shape_basis.shape[2])
@@ -32,7 +35,7 @@ def small_avatar(head: HeadModel | None = None, size: int = SIZE) -> RomeAvatar:
     codes = source_codes(head)
     encoder = MobileNetV2(len(codes), ENCODER_WIDTH)
     # Statistics of some pictures: without them the signal fades on its way through the layers.
-    pictures, last = nn.functional.interpolate(torch.rand(16, 3, 8, 8), (size, size)), encoder.classifier[1]
+    pictures, last = nn.functional.interpolate(torch.rand(16, 3, 8, 8), (ENCODER_SIZE,) * 2), encoder.classifier[1]
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -45,13 +48,14 @@ def small_avatar(head: HeadModel | None = None, size: int = SIZE) -> RomeAvatar:
     for module in renderer.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-    smooth = nn.functional.interpolate(torch.randn(1, 8, 8, 8), (size, size), mode="bilinear")
+    smooth = nn.functional.interpolate(torch.randn(1, 8, 8, 8), (2 * size,) * 2, mode="bilinear")
     return RomeAvatar(
         fold_batch_norms(encoder),
         AvatarMesh.of(head, shape, offsets),
         smooth,
         renderer.fold(),
         codes,
+        ENCODER_SIZE,
         ENCODER_WIDTH,
         dict(FACTS),
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from mobile_avatar.models.rome.appearance import Appearance
 from mobile_avatar.models.rome.avatar_weights import PARTS, AvatarWeights, save_avatar_weights
 from mobile_avatar.models.rome.compact_renderer import CompactConfig, CompactRenderer
 from mobile_avatar.models.rome.config import RomeConfig
@@ -47,6 +48,14 @@ def small_renderer(size: int = 64) -> CompactRenderer:
     """A fresh compact renderer."""
     torch.manual_seed(6)
     return CompactRenderer(CompactConfig(size, width=4, middle=1)).eval()
+
+
+def small_appearance(size: int = 64) -> Appearance:
+    """The renderer and a texture encoder that is not the one of the networks."""
+    torch.manual_seed(7)
+    appearance = Appearance(small_config(), CompactConfig(size, width=4, middle=1)).eval()
+    appearance.renderer.load_state_dict(small_renderer(size).state_dict())
+    return appearance
 
 
 def small_weights() -> AvatarWeights:

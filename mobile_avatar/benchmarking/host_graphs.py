@@ -84,7 +84,8 @@ def stand_in(subject: Subject) -> RomeAvatar:
     mesh.neutral.normal_()
     encoder = fold_batch_norms(MobileNetV2(codes, config["encoder_width"]))
     renderer = CompactRenderer.folded(CompactConfig.from_dict(config["renderer"], str(subject.folder)))
-    return RomeAvatar(encoder, mesh.ready(), draw.texture, renderer, torch.zeros(codes), config["encoder_width"])
+    sizes = (config["encoder_size"], config["encoder_width"])
+    return RomeAvatar(encoder, mesh.ready(), draw.texture, renderer, torch.zeros(codes), *sizes)
 
 
 def _rows(bench: Bench, people: _People, draw: Lane, name: str) -> Iterator[Lane | Sum]:

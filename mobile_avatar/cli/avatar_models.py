@@ -86,7 +86,7 @@ def _rome(request: Request) -> Made:
             "made with `python -m mobile_avatar.training.rome_pack`"
         )
     weights = load_avatar_weights(path)
-    source, faces = _source(request, weights.networks.config.image_size)
+    source, faces = _source(request, weights.renderer.config.image_size)
     facts = avatar_facts(path, weights.facts, request.photo)
     created = create_rome_avatar(weights, synthetic_head(), source, facts, request.refine, _refining)
     return Made(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mobile_avatar.exporters.rome_data import half
+from mobile_avatar.images import resized
 from mobile_avatar.models.rome.avatar import CODES, RomeAvatar
 
 # Added to the photo's codes: head (pitch, yaw, roll) and how far the jaw opens, in radians; then an expression's seed.
@@ -53,7 +54,7 @@ def golden_frames(avatar: RomeAvatar, layout: str) -> dict[str, dict[str, np.nda
         positions, normals = avatar.mesh(codes)
         features = rounded(avatar.features(positions, normals))
         rgba = avatar.renderer(features)
-        image = rounded(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])
+        image = rounded(resized(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:], avatar.encoder_size))
         found = avatar.encoder(image)
         frame = avatar.renderer(avatar.features(*avatar.mesh(found)))
         for graph, values in (

@@ -95,15 +95,15 @@ def rome_specs(config: dict, layout: str) -> dict[str, GraphSpec]:
     """The contracts of the graphs, from `RomeAvatar.config` and the layout of images."""
     size, vertices = config["renderer"]["image_size"], config["vertices"]
 
-    def picture(name: str, channels: int, limits: tuple[float, float]) -> TensorSpec:
-        return TensorSpec(name, image_shape(channels, size, layout), layout, limits)
+    def picture(name: str, channels: int, limits: tuple[float, float], side: int = size) -> TensorSpec:
+        return TensorSpec(name, image_shape(channels, side, layout), layout, limits)
 
     codes = TensorSpec("codes", (1, config["expressions"] + CODES), "NC", CODES_RANGE)
     positions = TensorSpec("positions", (1, vertices, 3), "NVC", (-FRONT, FRONT))
     normals = TensorSpec("normals", (1, vertices, 3), "NVC", (-1.0, 1.0))
     limit = float(config["texture_limit"])
     return {
-        "encoder": GraphSpec((picture("image", 3, (0.0, 1.0)),), (codes,)),
+        "encoder": GraphSpec((picture("image", 3, (0.0, 1.0), config["encoder_size"]),), (codes,)),
         "mesh": GraphSpec((codes,), (positions, normals)),
         "renderer": GraphSpec(
             (picture("features", FEATURES, (-limit, limit)),), (picture("rgba", COLOURS, (0.0, 1.0)),)

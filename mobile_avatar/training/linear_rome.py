@@ -228,7 +228,7 @@ def train_linear(
     if not config.photo_shape:
         raise BadInput("these ROME weights were made to get the shape from DECA; train the full model here first")
     full = Rome(start.eval().requires_grad_(False), head).to(device)
-    pool = open_pool(options, folder, config.image_size)
+    pool = open_pool(options, folder, config.image_size, photos_first=True)
     basis, variance = _basis(full, pool, options, Path(folder) / BASIS_FILE)
     units = _units(pool, variance, config.n_basis)
     networks = _regressors(start, options, units).train().to(device)

@@ -1,4 +1,4 @@
-"""Other framing and colours for the frames of synthetic people, so that regressors cannot learn people by heart."""
+"""Other framing and colours for the frames of synthetic people, so that networks cannot learn people by heart."""
 
 from dataclasses import replace
 
@@ -24,8 +24,7 @@ def augmented(clips: RomeClips, generator: np.random.Generator, people: int, sha
     frames, device = clips.images.shape[1], clips.images.device
 
     def even(largest: float, columns: int) -> Tensor:
-        values = largest * (2 * generator.random((people, frames, columns)) - 1)
-        return torch.from_numpy(values[share]).float().to(device)
+        return _even(generator, largest, (people, frames, columns), share).to(device)
 
     zoom, shift = 1 + even(ZOOM, 1), even(SHIFT, 2)
     gain, exponent = 1 + even(GAIN, 3), torch.exp(even(GAMMA, 1))
@@ -34,7 +33,7 @@ def augmented(clips: RomeClips, generator: np.random.Generator, people: int, sha
         _moved(part, zoom, shift, padding)
         for part, padding in ((clips.images, "border"), (clips.masks, "zeros"), (clips.head_masks, "zeros"))
     )
-    images = (images.clamp(min=0) ** exponent[..., None, None]) * gain[..., None, None]
+    images = _coloured(images, gain, exponent)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(device)
     scale = clips.camera[..., :1] * zoom
     moved = clips.camera[..., 1:] + shift * shift.new_tensor([1.0, -1.0]) / scale
@@ -46,6 +45,26 @@ def augmented(clips: RomeClips, generator: np.random.Generator, people: int, sha
         keypoints=clips.keypoints * zoom[..., None] + shift[:, :, None],
         camera=torch.cat((scale, moved), dim=-1),
     )
+
+
+def recoloured(clips: RomeClips, generator: np.random.Generator, people: int, share: slice) -> RomeClips:
+    """Every person in other colours, the same in all their frames: there are more skins and coats than in the data.
+
+    Args: see `augmented`.
+    """
+    gain, exponent = (_even(generator, *limits, share) for limits in ((GAIN, (people, 1, 3)), (GAMMA, (people, 1, 1))))
+    device = clips.images.device
+    return replace(clips, images=_coloured(clips.images, 1 + gain.to(device), exponent.exp().to(device)).clamp(0, 1))
+
+
+def _even(generator: np.random.Generator, largest: float, shape: tuple[int, ...], share: slice) -> Tensor:
+    """Evenly between -largest and largest; drawn for all people, returned for this process's `share` of them."""
+    return torch.from_numpy(largest * (2 * generator.random(shape) - 1)[share]).float()
+
+
+def _coloured(images: Tensor, gain: Tensor, exponent: Tensor) -> Tensor:
+    """Pictures (b, n, 3, S, S) with other strengths (b, n, 3) and another curve (b, n, 1) of their channels."""
+    return (images.clamp(min=0) ** exponent[..., None, None]) * gain[..., None, None]
 
 
 def _moved(images: Tensor, zoom: Tensor, shift: Tensor, padding: str) -> Tensor:

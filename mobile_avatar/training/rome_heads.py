@@ -156,10 +156,15 @@ def head_masks(parts: Tensor) -> Tensor:
 
 
 class RomePool(FramePool):
-    """A pool of frames that also knows which pixels are head, and the codes; the second half are outline views."""
+    """A pool of frames that also knows which pixels are head, and the codes; the second half are outline views.
 
-    def __init__(self, folder: Path, spec: PoolSpec) -> None:
+    Args:
+        photos_first: draws hold more photos before they hold outline views: for what reads or shows pictures.
+    """
+
+    def __init__(self, folder: Path, spec: PoolSpec, photos_first: bool = False) -> None:
         super().__init__(folder, spec)
+        self.photos_first = photos_first
         self.outlines = spec.frames // 2
         rows, size = (self.size, spec.frames), spec.image_size
         self.parts = self._array("parts", (*rows, size, size), np.uint8)
@@ -175,12 +180,13 @@ class RomePool(FramePool):
         return heads.render(drawn.identity.to(device), drawn.frames.to(device), self.spec.frames)
 
     def draw(self, generator: np.random.Generator, people: int, frames: int) -> list[Draw]:
-        """Random people: a photo of each, then outline views (photos again where those are too few)."""
+        """Random people: a photo of each, then outline views and then more photos, or the other way round."""
         photos = self.spec.frames - self.outlines
         draws = []
         for draw in super().draw(generator, people, self.spec.frames):
             photo = next(frame for frame in draw.frames if frame < photos)
-            others = sorted((frame for frame in draw.frames if frame != photo), key=lambda frame: frame < photos)
+            others = (frame for frame in draw.frames if frame != photo)
+            others = sorted(others, key=lambda frame: (frame < photos) != self.photos_first)
             draws.append(Draw(draw.person, (photo, *others[: frames - 1])))
         return draws
 
@@ -203,14 +209,14 @@ class RomePool(FramePool):
         return RomeClips((clips.images + 1) / 2, clips.masks, head_masks(parts), keypoints, shape[:, 0], *moving, row)
 
 
-def open_pool(options: RomeTrainOptions, folder: Path, image_size: int) -> RomePool:
+def open_pool(options: RomeTrainOptions, folder: Path, image_size: int, photos_first: bool = False) -> RomePool:
     """The pool of a run, filled; it lies beside the run's folder."""
     place = Path(folder).absolute().parent / f"pool-rome-{image_size}"
     spec = PoolSpec(image_size, options.identities, options.frames)
     if is_first():
         RomePool(place, spec).fill(options.device)
     wait_for_all()
-    return RomePool(place, spec)
+    return RomePool(place, spec, photos_first)
 
 
 def unseen_clips(size: int, people: int, frames: int, device: str = "cpu", frame_seed: int = 0) -> RomeClips:

@@ -43,7 +43,7 @@ class RomeTrainOptions:
     pictures_every: int = 1
     """Steps of which one judges pictures, too; the others train the mesh alone and take a third of the time."""
     targets: int = 1
-    """Outline views per person and step, besides the photo itself."""
+    """Frames per person and step besides the photo itself: outline views first, in `linear-rome` more photos first."""
     seed: int = 0
     """Of everything random."""
     identities: int | None = None

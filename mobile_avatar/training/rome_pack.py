@@ -7,17 +7,17 @@ import argparse
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from mobile_avatar.avatar import UNKNOWN_LICENSE
 from mobile_avatar.cli.common import failing_in_a_sentence, print_json, print_table
+from mobile_avatar.errors import BadInput
 from mobile_avatar.files import check_output, sha256
-from mobile_avatar.models.rome.avatar import RomeAvatar
+from mobile_avatar.models.rome.appearance_weights import load_appearance
+from mobile_avatar.models.rome.avatar import RomeAvatar, RomeFrame
 from mobile_avatar.models.rome.avatar_weights import AvatarWeights, load_avatar_weights, save_avatar_weights
-from mobile_avatar.models.rome.model import Rome
-from mobile_avatar.models.rome.renderer_weights import load_renderer
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import load_weights
+from mobile_avatar.rome_creation import read_person
 from mobile_avatar.training.rome_heads import RomeClips, unseen_clips
 
 PEOPLE = 4
@@ -25,13 +25,16 @@ PEOPLE = 4
 
 
 def pack(networks: Path, renderer: Path) -> AvatarWeights:
-    """The weights of a `linear-rome` file and of a renderer's file together.
+    """The weights of a `linear-rome` file and of a renderer's file together; the texture encoder is the renderer's.
 
     Raises:
         BadInput: a file is missing, damaged or of another kind, or they do not fit each other.
     """
     parts, about = load_weights(networks)
-    compact, other = load_renderer(renderer)
+    appearance, other = load_appearance(renderer)
+    if appearance.config != parts.config:
+        raise BadInput(f"{renderer} was trained with other networks than {networks}; distil a renderer of these")
+    parts.part("texture_encoder").load_state_dict(appearance.texture_encoder.state_dict())
     licenses = dict.fromkeys(facts.get("license", UNKNOWN_LICENSE) for facts in (about, other))
     facts = {
         "license": "; ".join(licenses),
@@ -39,14 +42,14 @@ def pack(networks: Path, renderer: Path) -> AvatarWeights:
         "renderer_sha256": sha256(renderer),
     }
     trained = {"trained_on": about.get("trained_on"), "renderer_trained_on": other.get("trained_on")}
-    return AvatarWeights(parts, compact, facts | {key: value for key, value in trained.items() if value})
+    return AvatarWeights(parts, appearance.renderer, facts | {key: value for key, value in trained.items() if value})
 
 
 @torch.no_grad()
 def differences(given: AvatarWeights, packed: AvatarWeights) -> dict[str, float]:
-    """What storing costs, on PEOPLE synthetic people: the largest difference of offsets in millimetres, of a vertex in
-    the picture in pixels, and of the picture in [0, 1]."""
-    size = given.networks.config.image_size
+    """What storing costs, on PEOPLE synthetic people: the largest difference of offsets in millimetres and of a vertex
+    in the picture in pixels, and the largest mean difference of a picture in [0, 1]."""
+    size = given.renderer.config.image_size
     clips = unseen_clips(size, PEOPLE, 1)
     worst = {"offsets_mm": 0.0, "vertices_px": 0.0, "picture": 0.0}
     for number in range(PEOPLE):
@@ -54,21 +57,17 @@ def differences(given: AvatarWeights, packed: AvatarWeights) -> dict[str, float]
         offsets = (mesh.mesh.offsets - other.mesh.offsets).norm(dim=1).max() * 1000
         moved = (first.positions - second.positions)[..., :2].norm(dim=-1).max() * size / 2
         # Each drawn from the same codes: a moved outline would hide what the renderer does.
-        picture = (first.rgba - other.render(mesh.source_codes[None]).rgba).abs().max()
+        picture = (first.rgba - other.render(mesh.source_codes[None]).rgba).abs().mean()
         for name, value in zip(worst, (offsets, moved, picture), strict=True):
             worst[name] = max(worst[name], float(value))
     return worst
 
 
-def _person(weights: AvatarWeights, clips: RomeClips, number: int):
+def _person(weights: AvatarWeights, clips: RomeClips, number: int) -> tuple[RomeAvatar, RomeFrame]:
     """An avatar of one of the people, and its own frame as its encoder reads it."""
-    head = synthetic_head()
-    model = Rome(weights.networks, head, "linear_mobile").eval()
-    photo, matte = (part[number : number + 1] for part in clips.source())
-    person = model.person(photo, matte, clips.keypoints[number : number + 1, 0])
-    codes: Tensor = weights.networks.part("frame_regressor")(clips.images[number, :1])
-    avatar = RomeAvatar.of(weights.networks, head, person, weights.renderer, codes[0], weights.facts)
-    return avatar, avatar.render(codes)
+    seen = (clips.images[number, :1], clips.masks[number, :1], clips.keypoints[number, :1])
+    read = read_person(weights, synthetic_head(), *seen, weights.facts)
+    return read.avatar, read.avatar.render(read.encoder_codes[None])
 
 
 def main() -> None:

@@ -1,22 +1,28 @@
 """Distillation of ROME's rendering network: a compact renderer learns to show what the U-Net of a finished model shows.
 
-Everything else is the teacher's and frozen: texture, mesh, codes. The student also sees a share of the true pictures.
+The student is the renderer with a texture encoder of its own, which starts as the teacher's; mesh and codes are the
+teacher's and frozen. A share of what it should show are the true pictures, and the photo's colours are in its textures:
+where the teacher is wrong or blurred it need not be.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mobile_avatar.models.rome.compact_renderer import CompactRenderer
+from mobile_avatar.errors import BadInput
+from mobile_avatar.models.rome.appearance import Appearance
+from mobile_avatar.models.rome.appearance_weights import load_appearance, save_appearance
+from mobile_avatar.models.rome.compact_renderer import CompactConfig
 from mobile_avatar.models.rome.networks import RomeNetworks
-from mobile_avatar.models.rome.renderer_weights import save_renderer
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.training.base import prepare_networks
 from mobile_avatar.training.batches import Batches, Stream
 from mobile_avatar.training.distributed import is_first
 from mobile_avatar.training.losses import structural_loss
 from mobile_avatar.training.rome import SURE, facts
+from mobile_avatar.training.rome_augment import recoloured
 from mobile_avatar.training.rome_heads import RomeClips, open_pool, unseen_clips
 from mobile_avatar.training.rome_losses import dice_loss
 from mobile_avatar.training.rome_person import per_frame
@@ -30,6 +36,8 @@ from mobile_avatar.training.step import Step, trained
 
 RENDERER_FILE = "renderer.safetensors"
 COLOUR_WEIGHT, MASK_WEIGHT = 5.0, 2.0
+ENCODER_RATE = 0.5
+"""Factor on the learning rate of the texture encoder, which has learnt before."""
 
 
 class RendererObjective:
@@ -42,22 +50,27 @@ class RendererObjective:
         true_share: of the true pictures in the total, the rest is the teacher's.
     """
 
-    def __init__(self, teacher: Teacher, student: CompactRenderer, invented: int, true_share: float) -> None:
-        self.teacher, self.student, self.invented, self.true_share = teacher, student, invented, true_share
+    def __init__(self, teacher: Teacher, student: Appearance, invented: int, true_share: float) -> None:
+        self.teacher, self.student, self.true_share = teacher, student, true_share
+        self.invented = invented if true_share < 1 else 0  # of which there is no truth
 
     def __call__(self, clips: RomeClips, step: int) -> dict[str, Tensor]:
         """Named weighted losses of a batch, and their `total`."""
         person, shown = self.teacher.person(clips), clips.images.shape[1]
-        people, codes = [per_frame(person, shown)], [clips.codes()]
+        texture = self.student.texture(*self.teacher.sources(clips, person))
+        people, codes, textures = [per_frame(person, shown)], [clips.codes()], [texture.repeat_interleave(shown, 0)]
         if self.invented:
             people.append(per_frame(person, self.invented))
             codes.append(invented_codes(clips, self.invented))
-        lesson = self.teacher(_joined(people), _joined(codes))
-        image, mask = self.student(lesson.features).split([3, 1], dim=1)
-        taught = differences(image, mask, lesson.image, lesson.mask)
+            textures.append(texture.repeat_interleave(self.invented, 0))
+        lesson = self.teacher(_joined(people), _joined(codes), pictures=self.true_share < 1)
+        image, mask = self.student(lesson.features(torch.cat(textures)))
+        losses = {}
+        if self.true_share < 1:
+            taught = differences(image, mask, lesson.image, lesson.mask)
+            losses = {name: (1 - self.true_share) * loss for name, loss in taught.items()}
         goal, goal_mask = clips.images.flatten(0, 1), clips.masks.flatten(0, 1)
         true = differences(image[: len(goal)], mask[: len(goal)], goal, goal_mask)
-        losses = {name: (1 - self.true_share) * loss for name, loss in taught.items()}
         losses |= {f"true_{name}": self.true_share * loss for name, loss in true.items()}
         return losses | {"total": sum(losses.values())}
 
@@ -83,18 +96,33 @@ def _joined(parts: list) -> object:
     return type(parts[0])(*(None if column[0] is None else torch.cat(column) for column in columns))
 
 
+def _student(networks: RomeNetworks, config: CompactConfig, earlier: str | None) -> Appearance:
+    """A fresh renderer and the teacher's texture encoder, or what an earlier run made."""
+    student = Appearance(networks.config, config)
+    if earlier is None:
+        student.texture_encoder.load_state_dict(networks.part("texture_encoder").state_dict())
+        return student
+    before, _ = load_appearance(Path(earlier))
+    if before.config != networks.config or replace(before.renderer.config, image_size=config.image_size) != config:
+        raise BadInput(f"{earlier} was made for other networks or has another --width; leave --renderer out")
+    # Convolutions take pictures of any size.
+    student.load_state_dict(before.state_dict())
+    return student
+
+
 def train_renderer(
     options: RendererTrainOptions, folder: Path, resume: bool, networks: RomeNetworks, told: dict[str, str]
-) -> CompactRenderer:
-    """Train a compact renderer; returns the averaged one in eval mode with standing statistics, not folded.
+) -> Appearance:
+    """Train a compact renderer and its texture encoder; returns the averaged ones in eval mode with standing
+    statistics, not folded.
 
-    `renderer.safetensors` in the folder holds it from the first contact sheet on.
+    `renderer.safetensors` in the folder holds them from the first contact sheet on.
 
     Args:
         options: see RendererTrainOptions; what is left open is resolved.
         folder: of the run.
         resume: go on from the folder's checkpoint if there is one.
-        networks: the teacher's.
+        networks: the teacher's, with a texture encoder.
         told: facts of its file; the student has its licence.
 
     Raises:
@@ -103,20 +131,23 @@ def train_renderer(
     options = options.resolved()
     torch.manual_seed(options.seed)
     config, device = options.config(networks.config.image_size), options.device
-    student = CompactRenderer(config).train().to(device)
-    teacher = Teacher(networks.to(device), synthetic_head(), config.image_size)
-    teacher.model.to(device)
+    teacher = Teacher(networks, synthetic_head(), config.image_size).to(device)
+    student = _student(networks, config, options.renderer).train().to(device)
     prepare_networks([student])
-    batches = Batches(open_pool(options, folder, config.image_size), options)
+    pool = open_pool(options, folder, config.image_size, photos_first=True)
+    batches = Batches(pool, options, recoloured)
     objective = RendererObjective(teacher, student, options.invented, options.true_share)
-    part = trained(student, options.lr, options.beta1, options.clip_norm)
-    averaged = CompactRenderer(config).eval().requires_grad_(False).to(device)
+    rates = ((student.texture_encoder, ENCODER_RATE), (student.renderer, 1.0))
+    part = trained(student, options.lr, options.beta1, options.clip_norm, rates)
+    averaged = Appearance(networks.config, config).eval().requires_grad_(False).to(device)
     run = Run(folder, options, {"model": part}, resume)  # last: it puts the random numbers where they were
     held_out = unseen_clips(config.image_size, SHEET_PEOPLE, SHEET_FRAMES, device) if is_first() else None
 
-    def keep(renderer: CompactRenderer) -> None:
+    def keep(appearance: Appearance) -> None:
         own = facts(options, run.step, told.get("trained_on", ""))
-        save_renderer(renderer, Path(folder) / RENDERER_FILE, told | own | {"license": told.get("license", "unknown")})
+        save_appearance(
+            appearance, Path(folder) / RENDERER_FILE, told | own | {"license": told.get("license", "unknown")}
+        )
 
     def sheet(path: Path) -> None:
         averaged.load_state_dict(run.average)

@@ -6,17 +6,16 @@ from pathlib import Path
 import torch
 
 from mobile_avatar.images import to_uint8, write_png
-from mobile_avatar.models.rome.compact_renderer import CompactRenderer
+from mobile_avatar.models.rome.appearance import Appearance
 from mobile_avatar.training.rome_heads import RomeClips
-from mobile_avatar.training.rome_person import per_frame
-from mobile_avatar.training.rome_renderer_teacher import Teacher
+from mobile_avatar.training.rome_renderer_teacher import Teacher, taught_and_seen
 
 COLUMNS = ("truth", "teacher", "student", "difference of both", "teacher's mask", "student's mask")
 MAGNIFIED = 4  # differences
 
 
 @torch.no_grad()
-def write_renderer_sheet(path: Path, teacher: Teacher, student: CompactRenderer, clips: RomeClips) -> None:
+def write_renderer_sheet(path: Path, teacher: Teacher, student: Appearance, clips: RomeClips) -> None:
     """A row per frame with COLUMNS; people are cut out along the mask of each on white.
 
     The difference is four times as bright as it is. Nothing is written where Pillow is missing: training needs no
@@ -24,8 +23,8 @@ def write_renderer_sheet(path: Path, teacher: Teacher, student: CompactRenderer,
     """
     if importlib.util.find_spec("PIL") is None:
         return
-    lesson = teacher(per_frame(teacher.person(clips), clips.images.shape[1]), clips.codes())
-    image, mask = student(lesson.features).split([3, 1], dim=1)
+    lesson, features = taught_and_seen(teacher, student, clips)
+    image, mask = student(features)
     shown, taught = image * mask + 1 - mask, lesson.image * lesson.mask + 1 - lesson.mask
     images, masks = clips.images.flatten(0, 1), clips.masks.flatten(0, 1)
     cells = (

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,17 @@ from torch import Tensor, nn
 from mobile_avatar.cli.common import failing_in_a_sentence, print_json, print_table, say
 from mobile_avatar.data.synthetic import SyntheticHeads
 from mobile_avatar.errors import BadInput
+from mobile_avatar.models.rome.appearance import Appearance
+from mobile_avatar.models.rome.appearance_weights import load_appearance
 from mobile_avatar.models.rome.blocks import fold_standardisation
 from mobile_avatar.models.rome.compact_renderer import COLOURS, FEATURES, CompactRenderer
 from mobile_avatar.models.rome.networks import RomeNetworks
-from mobile_avatar.models.rome.renderer_weights import load_renderer
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import load_weights
 from mobile_avatar.training.metrics import Driven, pixel_metrics
 from mobile_avatar.training.rome_heads import RomeClips, draw_people, head_clips
-from mobile_avatar.training.rome_person import per_frame
 from mobile_avatar.training.rome_renderer_sheet import write_renderer_sheet
-from mobile_avatar.training.rome_renderer_teacher import Lesson, Teacher
+from mobile_avatar.training.rome_renderer_teacher import Teacher, taught_and_seen
 
 PEOPLE, SEEDS = 20, (0,)
 SHEET_PEOPLE = 6
@@ -34,6 +35,13 @@ away that they have no perspective, which the mesh avatar has not either."""
 TURNED = 2
 HEADER = ("compared", "frames", "PSNR dB", "+- people", "SSIM", "mask IoU", "people", "photo seeds")
 OFFICIAL_SIZE = 256  # pixels a side: what published numbers of MACs are given for
+
+
+class Shown(NamedTuple):
+    """Pictures (n, 3, S, S) and masks (n, 1, S, S) in [0, 1]."""
+
+    image: Tensor
+    mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,28 +74,28 @@ def unseen_frames(size: int, people: int, seed: int) -> RomeClips:
 
 @torch.no_grad()
 def renderer_table(
-    networks: RomeNetworks, renderer: CompactRenderer, people: int = PEOPLE, seeds: Sequence[int] = SEEDS
+    networks: RomeNetworks, student: Appearance, people: int = PEOPLE, seeds: Sequence[int] = SEEDS
 ) -> list[RendererRow]:
     """A row per comparison and kind of frame, the student against its teacher first.
 
     Args:
         networks: of the teacher, made for the synthetic head.
-        renderer: in eval mode; pictures have its size.
+        student: in eval mode; pictures have its renderer's size.
         people: how many of the test split.
         seeds: of their frames; means go over all of them.
     """
-    teacher = Teacher(networks, synthetic_head(), renderer.config.image_size)
+    teacher = Teacher(networks, synthetic_head(), student.renderer.config.image_size)
     found: dict[tuple[str, str], list[Tensor]] = {}
     for seed in seeds:
         clips = unseen_frames(teacher.size, people, seed)
         frames = clips.images.shape[1]
-        lesson = teacher(per_frame(teacher.person(clips), frames), clips.codes())
-        own = Lesson(lesson.features, *renderer(lesson.features).split([3, 1], dim=1))
-        truth = Lesson(lesson.features, clips.images.flatten(0, 1), clips.masks.flatten(0, 1))
+        lesson, features = taught_and_seen(teacher, student, clips)
+        own = Shown(*student(features))
+        taught, truth = Shown(lesson.image, lesson.mask), Shown(clips.images.flatten(0, 1), clips.masks.flatten(0, 1))
         points = clips.keypoints.flatten(0, 1).flatten(1)
         for name, (shown, goal) in {
-            "student to teacher": (own, lesson),
-            "teacher to truth": (lesson, truth),
+            "student to teacher": (own, taught),
+            "teacher to truth": (taught, truth),
             "student to truth": (own, truth),
         }.items():
             scores = pixel_metrics(Driven(2 * shown.image - 1, shown.mask, 2 * goal.image - 1, goal.mask, points))
@@ -140,13 +148,13 @@ def main() -> None:
 def _print(given: argparse.Namespace) -> None:
     if given.people < 1:
         raise BadInput(f"{given.people} people make no table; use 1 or more")
-    (networks, _), (renderer, facts) = load_weights(given.weights), load_renderer(given.renderer)
-    size = renderer.config.image_size
-    rows = renderer_table(networks, renderer, given.people, given.seeds)
-    costs = {side: work(networks, renderer, side) for side in dict.fromkeys((size, OFFICIAL_SIZE))}
+    (networks, _), (student, facts) = load_weights(given.weights), load_appearance(given.renderer)
+    size = student.renderer.config.image_size
+    rows = renderer_table(networks, student, given.people, given.seeds)
+    costs = {side: work(networks, student.renderer, side) for side in dict.fromkeys((size, OFFICIAL_SIZE))}
     if given.sheet:
         clips = unseen_frames(size, min(given.people, SHEET_PEOPLE), given.seeds[0])
-        write_renderer_sheet(given.sheet, Teacher(networks, synthetic_head(), size), renderer, clips)
+        write_renderer_sheet(given.sheet, Teacher(networks, synthetic_head(), size), student, clips)
     if given.json:
         told = {"renderer": str(given.renderer), "facts": facts, "rows": [asdict(row) for row in rows]}
         print_json(told | _told(costs))

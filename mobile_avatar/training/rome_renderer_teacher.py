@@ -1,24 +1,29 @@
-"""What a student of the rendering network is shown: the features that a phone draws and what the teacher makes of them.
+"""What a student of the rendering network is shown: what a phone draws and what the teacher makes of it.
 
-One rasterisation serves both: the student's features are the teacher's own without their encoding.
+One rasterisation serves both; each reads a texture of its own.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mobile_avatar.errors import BadInput
+from mobile_avatar.images import resized
+from mobile_avatar.models.rome.appearance import Appearance
 from mobile_avatar.models.rome.compact_renderer import TEXTURE
+from mobile_avatar.models.rome.feature_image import sample_texture
 from mobile_avatar.models.rome.head_model import HeadModel
 from mobile_avatar.models.rome.mesh_maps import image_features, mesh_maps
 from mobile_avatar.models.rome.model import FRONT, Person, Rome
 from mobile_avatar.models.rome.networks import RomeNetworks
 from mobile_avatar.models.rome.parametric import rotation_matrices
+from mobile_avatar.models.rome.photo_texture import photo_colours, texture_side
 from mobile_avatar.models.rome.regressors import FrameCodes
+from mobile_avatar.rendering.surface_map import SurfaceMap
 from mobile_avatar.training.rome_heads import WIDEST, RomeClips, axis_angle
-from mobile_avatar.training.rome_person import photo_person
+from mobile_avatar.training.rome_person import per_frame, photo_person
 
 LINEAR_PARTS = {"linear_basis", "basis_regressor"}
 LARGEST_TILT, LARGEST_JAW = 0.45, 0.3
@@ -31,12 +36,30 @@ ZOOM, SHIFT = 0.15, 0.1
 class Lesson:
     """n frames."""
 
-    features: Tensor
-    """(n, 12, S, S), as `feature_image` gives them to a phone's renderer."""
-    image: Tensor
-    """(n, 3, S, S) in [0, 1]: the teacher's colours; outside its mask they mean nothing."""
-    mask: Tensor
+    places: Tensor
+    """(n, S, S, 2) in [-1, 1]: where pixels read the texture."""
+    normals: Tensor
+    """(n, 3, S, S) in head space."""
+    coverage: Tensor
+    """(n, 1, S, S), 0 or 1."""
+    image: Tensor | None
+    """(n, 3, S, S) in [0, 1]: the teacher's colours; outside its mask they mean nothing. None where nobody asked."""
+    mask: Tensor | None
     """(n, 1, S, S) in [0, 1]: the teacher's mask."""
+
+    def features(self, texture: Tensor) -> Tensor:
+        """(n, 12, S, S), as `feature_image` gives them to a phone's renderer, with textures (n, 8, T, T)."""
+        parts = (sample_texture(texture, self.places) * self.coverage, self.normals, self.coverage)
+        return torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
+
+
+class Sources(NamedTuple):
+    """What textures of b people are made of, see `Appearance.texture`."""
+
+    photo: Tensor
+    matte: Tensor
+    colours: Tensor
+    share: Tensor
 
 
 class Teacher:
@@ -59,26 +82,52 @@ class Teacher:
             )
         mode = "linear" if set(networks.parts) >= LINEAR_PARTS else "full"
         self.model, self.size = Rome(networks.eval().requires_grad_(False), head, mode), size
+        self.surface = SurfaceMap(head.faces, head.uv, head.uv_faces, texture_side(size))
+
+    def to(self, device: str) -> "Teacher":
+        """Itself, on a device."""
+        self.model, self.surface = self.model.to(device), self.surface.to(device)
+        return self
 
     @torch.no_grad()
     def person(self, clips: RomeClips) -> Person:
         """Once per avatar, from the first frames of b people, in the size that the encoders were made for."""
-        wanted = self.model.config.image_size
-        if clips.images.shape[-1] != wanted:
-            first = {name: _resized(getattr(clips, name)[:, 0], wanted)[:, None] for name in ("images", "masks")}
-            clips = replace(clips, **first)
-        return photo_person(self.model, clips)
+        return photo_person(self.model, self._reduced(clips))
 
     @torch.no_grad()
-    def __call__(self, person: Person, codes: FrameCodes) -> Lesson:
-        """n frames of n people, see `per_frame`."""
+    def sources(self, clips: RomeClips, person: Person) -> Sources:
+        """What a phone's textures of these people are made of: their first frames, and where they show the mesh."""
+        first = FrameCodes(clips.expression[:, 0], clips.pose[:, 0], clips.camera[:, 0])
+        mesh = self.model.mesh(person, first)
+        drawn = (mesh.projected, self.model.faces, self.surface)
+        return Sources(*self._reduced(clips).source(), *photo_colours(*drawn, clips.images[:, 0], clips.masks[:, 0]))
+
+    def _reduced(self, clips: RomeClips) -> RomeClips:
+        """The first frames alone, in the size of the encoders."""
+        first = (resized(getattr(clips, name)[:, 0], self.model.config.image_size) for name in ("images", "masks"))
+        return replace(clips, **{name: part[:, None] for name, part in zip(("images", "masks"), first, strict=True)})
+
+    @torch.no_grad()
+    def __call__(self, person: Person, codes: FrameCodes, pictures: bool = True) -> Lesson:
+        """n frames of n people, see `per_frame`; with the teacher's own pictures or without."""
         model = self.model
         mesh = model.mesh(person, codes)
         front = mesh.projected + mesh.projected.new_tensor([0, 0, FRONT])
         maps = mesh_maps(front, mesh.vertices, model.faces, model.uv, model.uv_faces, self.size)
+        drawn = (maps.uv.permute(0, 2, 3, 1), maps.normals, maps.mask)
+        if not pictures:
+            return Lesson(*drawn, None, None)
         inputs = image_features(person.texture, maps.uv, maps.normals, maps.mask, model.config.octaves)
         image, mask = torch.sigmoid(model.networks.part("rendering_unet")(inputs)).split([3, 1], dim=1)
-        return Lesson(torch.cat((inputs[:, :TEXTURE], maps.normals, maps.mask), dim=1), image, mask)
+        return Lesson(*drawn, image, mask)
+
+
+def taught_and_seen(teacher: Teacher, student: Appearance, clips: RomeClips) -> tuple[Lesson, Tensor]:
+    """All frames (b * n) of people: what the teacher makes of them, and the features that the student gets to see."""
+    person, frames = teacher.person(clips), clips.images.shape[1]
+    texture = student.texture(*teacher.sources(clips, person)).repeat_interleave(frames, 0)
+    lesson = teacher(per_frame(person, frames), clips.codes())
+    return lesson, lesson.features(texture)
 
 
 def invented_codes(clips: RomeClips, frames: int) -> FrameCodes:
@@ -102,7 +151,3 @@ def invented_codes(clips: RomeClips, frames: int) -> FrameCodes:
     expression, pose, zoom, shift = (part.to(camera.device) for part in (expression, pose, zoom, shift))
     scale = camera[:, :1] * zoom
     return FrameCodes(expression, pose, torch.cat((scale, camera[:, 1:] + shift / scale), 1))
-
-
-def _resized(images: Tensor, size: int) -> Tensor:
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)

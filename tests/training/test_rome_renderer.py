@@ -5,19 +5,21 @@ import json
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mobile_avatar.errors import BadInput
+from mobile_avatar.models.rome.appearance import Appearance
+from mobile_avatar.models.rome.appearance_weights import load_appearance, save_appearance
 from mobile_avatar.models.rome.avatar_mesh import AvatarMesh
 from mobile_avatar.models.rome.compact_renderer import CompactConfig, CompactRenderer
 from mobile_avatar.models.rome.encoding import harmonic_encoding
 from mobile_avatar.models.rome.feature_image import feature_image
 from mobile_avatar.models.rome.model import Rome
 from mobile_avatar.models.rome.networks import CORE, RomeNetworks
-from mobile_avatar.models.rome.renderer_weights import load_renderer
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import save_weights
 from mobile_avatar.training import rome_renderer, rome_renderer_table
@@ -80,17 +82,21 @@ def frames_drawn_once():
 
 
 class Perfect(nn.Module):
-    """The teacher itself, from the student's inputs; `change` does something to what it shows."""
+    """The teacher itself, from the student's inputs and with its own textures; `change` does something to what it
+    shows."""
 
     def __init__(self, networks: RomeNetworks, size: int = 32, change=lambda image, mask: (image, mask)) -> None:
         super().__init__()
-        self.config, self.change = CompactConfig(size, 4, 1), change
-        self.unet, self.octaves = networks.rendering_unet, networks.config.octaves
+        self.renderer, self.change = SimpleNamespace(config=CompactConfig(size, 4, 1)), change
+        self.networks, self.octaves = networks, networks.config.octaves
 
-    def forward(self, features: Tensor) -> Tensor:
+    def texture(self, photo: Tensor, matte: Tensor, colours: Tensor, share: Tensor) -> Tensor:
+        return self.networks.texture_encoder(photo, matte)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         encoded = harmonic_encoding(features[:, 8:11], self.octaves, dim=1)
-        shown = torch.sigmoid(self.unet(torch.cat((features[:, :8], encoded), dim=1)))
-        return torch.cat(self.change(*shown.split([3, 1], dim=1)), dim=1)
+        shown = torch.sigmoid(self.networks.rendering_unet(torch.cat((features[:, :8], encoded), dim=1)))
+        return self.change(*shown.split([3, 1], dim=1))
 
 
 @torch.no_grad()
@@ -100,6 +106,7 @@ def test_the_student_sees_what_the_avatar_of_a_phone_draws(networks, clips, size
     teacher = Teacher(networks, head, size)
     person, codes = teacher.person(clips), clips.codes()
     lesson = teacher(per_frame(person, 2), codes)
+    features = lesson.features(person.texture.repeat_interleave(2, 0))
     for number in range(2):
         mesh = AvatarMesh.of(head, person.shape[number : number + 1], person.offsets[number : number + 1])
         for frame in (2 * number, 2 * number + 1):
@@ -107,7 +114,7 @@ def test_the_student_sees_what_the_avatar_of_a_phone_draws(networks, clips, size
             drawn = feature_image(*mesh(row), mesh.corners.long(), mesh.uv, person.texture[number : number + 1], size)
             assert 0.1 < drawn[:, -1].mean() < 0.9
             # Where rounding decides which of two faces covers a pixel the two may differ.
-            differs = (drawn - lesson.features[frame : frame + 1]).abs().amax(1) > 1e-2
+            differs = (drawn - features[frame : frame + 1]).abs().amax(1) > 1e-2
             assert differs.float().mean() < 0.005
     if size == 32:
         frame = Rome(networks, head, "linear")(per_frame(person, 2), codes)
@@ -177,10 +184,11 @@ def test_a_perfect_student_is_judged_by_the_truth_alone_and_each_fault_by_its_lo
     for name in ("colour", "picture", "mask", "dice"):
         assert right[name] == pytest.approx(0, abs=1e-5), name
         assert right[f"true_{name}"] > 0.02, name
+    # Alone the truth is judged without the teacher's pictures and without invented frames.
     alone = judged(share=1.0)
-    assert alone["total"] == pytest.approx(
-        4 * sum(right[f"true_{name}"] for name in ("colour", "picture", "mask", "dice"))
-    )
+    assert set(alone) == {"true_colour", "true_picture", "true_mask", "true_dice", "total"}
+    for name in ("true_colour", "true_mask", "true_dice"):
+        assert alone[name] == pytest.approx(4 * right[name], rel=1e-4), name
     darker = judged(lambda image, mask: (0.8 * image, mask))
     assert {name for name in right if darker[name] > right[name] + 0.01} >= {"colour", "picture"}
     assert [darker[name] for name in ("mask", "dice")] == [right[name] for name in ("mask", "dice")]
@@ -206,13 +214,48 @@ def test_colours_outside_the_mask_cost_nothing(networks, clips):
     assert float(found["picture"]) < 0.01
 
 
+def test_textures_hold_the_colours_of_the_photo(networks, clips):
+    """Seen as in the photo, the first channels are the photo, wherever it is to be trusted."""
+    networks = copy.deepcopy(networks)
+    networks.linear_basis.basis.zero_()  # bumps are seen from the side, and not believed
+    networks.linear_basis.mean.zero_()
+    networks.basis_regressor.fc.weight.data.zero_()
+    clips, teacher = unseen_clips(64, 1, 1), Teacher(networks, synthetic_head(), 64)
+    person = teacher.person(clips)
+    sources = teacher.sources(clips, person)
+    assert sources.photo.shape == (1, 3, 32, 32)
+    assert sources.share.shape == (1, 1, 128, 128)
+    with torch.no_grad():
+        texture = Appearance(networks.config, CompactConfig(64, 4, 1)).texture(*sources)
+    lesson = teacher(person, clips.codes(), pictures=False)
+    assert lesson.image is None
+    drawn = lesson.features(texture)[:, :3]
+    trusted = lesson.features(sources.share.expand(-1, 8, -1, -1))[:, :1] > 0.99
+    assert trusted.float().mean() > 0.1
+    error = (drawn - clips.images[:, 0]).abs().mean(1, keepdim=True)[trusted]
+    assert error.median() < 0.02
+    assert error.mean() < 0.05
+
+
+def test_a_run_goes_on_from_another_of_other_size(tmp_path, networks):
+    appearance = Appearance(networks.config, CompactConfig(16, 4))
+    save_appearance(appearance, tmp_path / "earlier.safetensors", {})
+    options = replace(OPTIONS, steps=1, renderer=str(tmp_path / "earlier.safetensors"), lr=1e-9, ema=0.0)
+    found = train_renderer(options, tmp_path / "run", False, networks, TOLD)
+    assert found.renderer.config.image_size == 32
+    for name, value in appearance.named_parameters():
+        torch.testing.assert_close(found.state_dict()[name], value, atol=1e-6, rtol=0)
+    with pytest.raises(BadInput, match="another --width"):
+        train_renderer(replace(options, width=5), tmp_path / "other", False, networks, TOLD)
+
+
 def test_losses_fall_and_a_resumed_run_equals_an_unbroken_one(tmp_path, monkeypatch, networks):
     before = copy.deepcopy(networks.state_dict())
     whole = train_renderer(OPTIONS, tmp_path / "whole", False, networks, TOLD)
     assert not whole.training
     torch.testing.assert_close(networks.state_dict(), before, rtol=0, atol=0)
     told = losses(tmp_path / "whole")
-    for name in ("colour", "mask", "total"):
+    for name in ("colour", "true_colour", "total"):
         assert told[-1][name] < 0.9 * told[0][name], name
     write_sheet = rome_renderer.write_renderer_sheet
 
@@ -230,13 +273,13 @@ def test_losses_fall_and_a_resumed_run_equals_an_unbroken_one(tmp_path, monkeypa
     resumed = train_renderer(OPTIONS, tmp_path / "broken", True, networks, TOLD)
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert losses(tmp_path / "broken") == told
-    stored, facts = load_renderer(tmp_path / "whole" / RENDERER_FILE)
+    stored, facts = load_appearance(tmp_path / "whole" / RENDERER_FILE)
     torch.testing.assert_close(stored.state_dict(), whole.state_dict(), rtol=0, atol=0)
     line = "before; synthetic heads, 2 people x 1 frames, 6 steps of 2 (rome-renderer)"
     assert facts == TOLD | {"trained_on": line}
     assert {path.name for path in (tmp_path / "whole").glob("*.png")} == {"sheet-000003.png", "sheet-000006.png"}
     # Standing statistics are those of the final weights, so they are no longer the ones of training.
-    assert int(whole.stem[1].num_batches_tracked) == OPTIONS.standing_batches
+    assert int(whole.renderer.stem[1].num_batches_tracked) == OPTIONS.standing_batches
 
 
 def test_the_table_knows_a_perfect_student_and_a_faulty_one(networks):
@@ -260,7 +303,7 @@ def test_the_table_knows_a_perfect_student_and_a_faulty_one(networks):
 
 def test_work_is_counted_from_both_graphs(networks):
     counted = work(networks, CompactRenderer(CompactConfig(32)), 256)
-    assert counted["student"][1] == 2_566_914_048
+    assert counted["student"][1] == 2_570_059_776
     unet = networks.rendering_unet
     assert counted["teacher"][0] == sum(parameter.numel() for parameter in unet.parameters())
     assert work(networks, CompactRenderer(CompactConfig(32)), 32)["teacher"][1] * 64 == counted["teacher"][1]
@@ -284,7 +327,7 @@ def test_the_command_trains_and_the_table_reads_its_file(tmp_path, capfd, monkey
     few = ("--steps", 1, "--batch-size", 2, "--identities", 2, "--frames", 2, "--device", "cpu", "--json")
     done = json.loads(run(capfd, *common, *few).out)
     assert done["metrics"]["step"] == 1
-    facts = load_renderer(Path(done["weights"]))[1]
+    facts = load_appearance(Path(done["weights"]))[1]
     assert facts["license"] == "Apache-2.0"
     assert len(facts["teacher_sha256"]) == 64
     words = f"x --weights {tmp_path}/w.safetensors --renderer {done['weights']} --people 1 --sheet {tmp_path}/s.png"

@@ -12,7 +12,16 @@ from mobile_avatar.models.rome.presets import PRESETS as ROME_PRESETS
 
 FILE = click.Path(path_type=Path)
 ROME = ("rome", "linear-rome", "rome-renderer")
-ROME_ONLY = ("face_network", "resnet50", "mobilenet_v2", "basis_people", "pictures_every", "width", "true_share")
+ROME_ONLY = (
+    "face_network",
+    "resnet50",
+    "mobilenet_v2",
+    "basis_people",
+    "pictures_every",
+    "width",
+    "true_share",
+    "renderer",
+)
 
 
 @click.command()
@@ -55,8 +64,9 @@ ROME_ONLY = ("face_network", "resnet50", "mobilenet_v2", "basis_people", "pictur
 @click.option("--pictures-every", type=click.IntRange(1), help="Of rome: steps of which one judges pictures, too.")
 @click.option("--width", type=click.IntRange(1), help="Of rome-renderer: its channels at full resolution; default: 16.")
 @click.option(
-    "--true-share", type=click.FloatRange(0, 1), help="Of rome-renderer: of true pictures in the losses; default: 0.2."
+    "--true-share", type=click.FloatRange(0, 1), help="Of rome-renderer: of true pictures in the losses; default: 0.8."
 )
+@click.option("--renderer", type=FILE, help="Of rome-renderer: what an earlier run made, to go on from, in any size.")
 @click.option("--basis-people", type=click.IntRange(2), help="Of linear-rome: people behind the basis.")
 @click.option("--adversarial/--no-adversarial", default=None, help="Train with a discriminator.")
 @click.option("--uv-weight", type=click.FloatRange(0), help="Weight of the supervised warp of synthetic frames.")

@@ -26,6 +26,7 @@ VERSION = 1
 REMEDY = "make one with `mobile-avatar create --model rome`"
 OWN = ("format", "version", "config", "synthetic_media")
 CODES = 9  # behind the expression: rotations of head and jaw, camera
+LARGEST_PICTURE = 2048  # pixels a side of what the encoder reads
 LARGEST = 1_000_000  # vertices, faces, texels a side: a damaged file must not allocate the machine away
 
 
@@ -48,23 +49,25 @@ class RomeAvatar:
     """One person. All networks are folded and frozen."""
 
     encoder: MobileNetV2
-    """Frame (1, 3, S, S) in [0, 1] -> codes (1, e + 9)."""
+    """Frame (1, 3, E, E) in [0, 1] -> codes (1, e + 9)."""
     mesh: AvatarMesh
     """Codes -> positions and normals of drawn vertices; shape and offsets are constants in it."""
     texture: Tensor
-    """(1, 8, S, S) neural texture, unbounded."""
+    """(1, 8, T, T) neural texture, unbounded."""
     renderer: CompactRenderer
     """Feature image (1, 12, S, S) -> RGBA."""
     source_codes: Tensor
     """(e + 9,): the codes of the photo, from which built-in tracks start."""
+    encoder_size: int
+    """Side E of the frames that the encoder reads, in pixels: it needs less to see than the renderer shows."""
     encoder_width: float = 1.0
     """Factor on the channels of the encoder."""
     facts: dict[str, str] = field(default_factory=dict)
     """weights_sha256, photo_sha256, license, created, ..."""
 
     def __post_init__(self) -> None:
-        codes, size = self.mesh.expressions + CODES, self.size
-        wanted = {"texture": (1, TEXTURE, size, size), "source_codes": (codes,)}
+        codes, side = self.mesh.expressions + CODES, self.texture.shape[-1]
+        wanted = {"texture": (1, TEXTURE, side, side), "source_codes": (codes,)}
         for name, shape in wanted.items():
             if tuple(getattr(self, name).shape) != shape:
                 raise BadInput(f"{name} of this avatar is {tuple(getattr(self, name).shape)}, expected {shape}")
@@ -95,8 +98,9 @@ class RomeAvatar:
             raise BadInput("an avatar is made of one person of a linear ROME mode")
         encoder = fold_batch_norms(networks.part("frame_regressor"))
         mesh = AvatarMesh.of(head, person.shape, person.offsets)
-        width = networks.config.mobilenet_width
-        return cls(encoder, mesh, person.texture, renderer.fold(), source_codes, width, facts)
+        config = networks.config
+        drawn = (mesh, person.texture, renderer.fold(), source_codes)
+        return cls(encoder, *drawn, config.image_size, config.mobilenet_width, facts)
 
     @property
     def size(self) -> int:
@@ -137,6 +141,7 @@ class RomeAvatar:
             "vertices": len(self.mesh.vertex),
             "triangles": len(self.mesh.corners),
             "expressions": self.mesh.expressions,
+            "encoder_size": self.encoder_size,
             "encoder_width": self.encoder_width,
             # Unbounded in training, but known once the avatar is made; at least 1, which normals and coverage reach.
             "texture_limit": max(1.0, float(self.texture.abs().max())),
@@ -189,16 +194,19 @@ def _empty_parts(config: dict, source: str) -> dict:
     """Structures of the given sizes, in the names of RomeAvatar's fields; BadInput when a size is impossible."""
     try:
         sizes = [config[name] for name in ("vertices", "triangles", "expressions")]
-        width, renderer = config["encoder_width"], config["renderer"]
+        side, width, renderer = config["encoder_size"], config["encoder_width"], config["renderer"]
     except KeyError as error:
         raise BadInput(f"{source} does not say its {error.args[0]}; {REMEDY}") from error
     if any(type(size) is not int or not 1 <= size <= LARGEST for size in sizes) or sizes[2] > 1000:
         raise BadInput(f"{source} has impossible sizes {sizes}; {REMEDY}")
+    if type(side) is not int or not 8 <= side <= LARGEST_PICTURE:
+        raise BadInput(f"{source} has an impossible encoder_size {side!r}; {REMEDY}")
     if type(width) not in (int, float) or not 0.1 <= width <= 4:
         raise BadInput(f"{source} has an impossible encoder_width {width!r}; {REMEDY}")
     return {
         "encoder": fold_batch_norms(MobileNetV2(sizes[2] + CODES, width)),
         "mesh": AvatarMesh(*sizes),
         "renderer": CompactRenderer.folded(CompactConfig.from_dict(renderer, source)),
+        "encoder_size": side,
         "encoder_width": width,
     }

@@ -33,9 +33,9 @@ class AvatarWeights:
     """Networks that fit each other, in eval mode."""
 
     networks: RomeNetworks
-    """PARTS and no others."""
+    """With PARTS; the texture encoder is the one that was trained with the renderer."""
     renderer: CompactRenderer
-    """Not folded."""
+    """Not folded. Its pictures may be larger than what the networks read."""
     facts: dict[str, str]
     """license, trained_on, ..."""
 
@@ -46,14 +46,9 @@ class AvatarWeights:
                 f"these ROME weights lack {', '.join(missing)}, which avatars are made with; "
                 "train them with `mobile-avatar train linear-rome`"
             )
-        config, size = self.networks.config, self.renderer.config.image_size
-        if not config.photo_shape:
+        if not self.networks.config.photo_shape:
             raise BadInput(
                 "these ROME weights get the shape from DECA, not from the photo; train `mobile-avatar train rome` anew"
-            )
-        if size != config.image_size:
-            raise BadInput(
-                f"the renderer draws {size} pixels and the networks {config.image_size}; distil a renderer of these"
             )
 
 

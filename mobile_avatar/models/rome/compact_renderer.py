@@ -19,6 +19,11 @@ TEXTURE, NORMALS, COVERAGE = 8, 3, 1
 """Channels of the feature image, in this order: three RGBA render targets."""
 FEATURES = TEXTURE + NORMALS + COVERAGE
 COLOURS = 4
+PHOTO_COLOURS = 3
+"""Channels of the texture, the first ones, that are the picture's colours, see `photo_texture`."""
+COLOUR_SLOPE, MASK_SLOPE = 4.0, 8.0
+"""Before the sigmoid: 4 (x - 1/2) gives back a colour nearly as it is, 8 a mask that is nearly sure."""
+SMALL_START = 0.1
 LEVELS = 4
 LARGEST = 256  # of `width`: a damaged file must not allocate the machine away
 
@@ -82,7 +87,8 @@ class CompactRenderer(nn.Module):
     """Feature image -> picture and mask.
 
     Four levels. On the way up a convolution halves the channels before the up-sampling, where it costs a quarter, and
-    the skip is added instead of concatenated.
+    the skip is added instead of concatenated. Beside them colours and coverage of the drawn mesh go straight to the
+    output: the network starts from the textured mesh and learns what is wrong with it.
     """
 
     def __init__(self, config: CompactConfig) -> None:
@@ -101,6 +107,17 @@ class CompactRenderer(nn.Module):
             self.narrow.append(nn.Sequential(*convolution(after, before)))
             self.up.append(nn.Sequential(*refine))
         self.to_colours = nn.Conv2d(full, COLOURS, 3, padding=1)
+        self.direct = nn.Conv2d(FEATURES, COLOURS, 1)
+        self._start_with_the_mesh()
+
+    @torch.no_grad()
+    def _start_with_the_mesh(self) -> None:
+        self.to_colours.weight.mul_(SMALL_START)
+        self.direct.weight.zero_()
+        sources = [(channel, COLOUR_SLOPE) for channel in range(PHOTO_COLOURS)] + [(FEATURES - 1, MASK_SLOPE)]
+        for channel, (feature, slope) in enumerate(sources):
+            self.direct.weight[channel, feature] = slope
+            self.direct.bias[channel] = -slope / 2
 
     def forward(self, features: Tensor) -> Tensor:
         """Feature images -> RGB, not multiplied by the mask, and the mask: (B, 4, S, S) in [0, 1].
@@ -115,7 +132,7 @@ class CompactRenderer(nn.Module):
         x = skips.pop()
         for narrow, step, skip in zip(reversed(self.narrow), reversed(self.up), reversed(skips), strict=True):
             x = step(F.relu(F.interpolate(narrow(x), scale_factor=2.0, mode="nearest") + skip))
-        return torch.sigmoid(self.to_colours(x))
+        return torch.sigmoid(self.to_colours(x) + self.direct(features))
 
     def fold(self) -> "CompactRenderer":
         """A copy for inference, see `fold_batch_norms`."""

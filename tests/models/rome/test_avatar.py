@@ -18,7 +18,7 @@ from mobile_avatar.models.rome.model import Person, Rome
 from mobile_avatar.models.rome.networks import RomeNetworks
 from tests.models.rome.heads import EXPRESSIONS, SHAPES, golden_arrays, golden_head, random_head
 from tests.models.rome.official import SMALL
-from tests.rome_avatars import SIZE, small_avatar, source_codes
+from tests.rome_avatars import ENCODER_SIZE, SIZE, small_avatar, source_codes
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[RomeAvatar, Path]:
 def test_a_loaded_avatar_renders_the_same_frame(saved: tuple) -> None:
     avatar, path = saved
     again = RomeAvatar.load(path)
-    image = torch.rand(1, 3, SIZE, SIZE)
+    image = torch.rand(1, 3, ENCODER_SIZE, ENCODER_SIZE)
     codes = avatar.encoder(image)
     assert torch.equal(again.encoder(image), codes)
     frame, other = avatar.render(codes), again.render(codes)
@@ -78,7 +78,7 @@ def _rewritten(path: Path, folder: Path, config: dict | None = None, **tensors: 
     [
         ({"texture": None}, "texture"),
         ({"texture": torch.full((1, 8, SIZE, SIZE), torch.nan)}, "texture"),
-        ({"texture": torch.zeros(1, 8, 4, 4)}, "texture"),
+        ({"texture": torch.zeros(1, 8, 4, 5)}, "texture"),
         ({"source_codes": torch.zeros(3)}, "source_codes"),
         ({"mesh__corners": torch.full((70, 3), 48, dtype=torch.int32)}, "corners"),
         ({"mesh__uv": None}, "uv"),
@@ -86,6 +86,7 @@ def _rewritten(path: Path, folder: Path, config: dict | None = None, **tensors: 
         ({"config": {"vertices": 10**9}}, "sizes"),
         ({"config": {"expressions": 5}}, "tensor"),
         ({"config": {"encoder_width": "1"}}, "encoder_width"),
+        ({"config": {"encoder_size": 10**6}}, "encoder_size"),
         ({"config": {"renderer": {}}}, "renderer"),
     ],
 )

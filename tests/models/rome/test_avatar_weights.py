@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from safetensors.torch import save_file
 
 from mobile_avatar.errors import BadInput
 from mobile_avatar.models.rome import avatar_weights
+from mobile_avatar.models.rome.appearance import Appearance
+from mobile_avatar.models.rome.appearance_weights import save_appearance
 from mobile_avatar.models.rome.avatar_weights import PARTS, AvatarWeights, load_avatar_weights, save_avatar_weights
 from mobile_avatar.models.rome.networks import CORE
-from mobile_avatar.models.rome.renderer_weights import save_renderer
 from mobile_avatar.models.rome.weights import save_weights
 from mobile_avatar.training import rome_pack
-from tests.rome_weights import FACTS, small_networks, small_renderer, small_weights
+from tests.rome_weights import FACTS, small_appearance, small_config, small_networks, small_renderer, small_weights
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +68,6 @@ def test_numbers_beyond_half_precision_stay(tmp_path):
 def test_weights_that_do_not_make_avatars_are_refused():
     with pytest.raises(BadInput, match=r"lack linear_basis, frame_regressor.*train linear-rome"):
         AvatarWeights(small_networks(("texture_encoder", "basis_regressor")), small_renderer(), {})
-    with pytest.raises(BadInput, match="draws 128 pixels and the networks 64"):
-        AvatarWeights(small_networks(), small_renderer(128), {})
 
 
 def test_a_file_too_large_to_ship_is_not_kept(tmp_path, monkeypatch):
@@ -118,7 +118,8 @@ def packed(monkeypatch, capsys, *arguments):
 
 def test_packing_keeps_what_creates_and_says_what_storing_costs(tmp_path, monkeypatch, capsys):
     save_weights(small_networks((*CORE, *PARTS)), tmp_path / "linear.safetensors", FACTS)
-    save_renderer(small_renderer(), tmp_path / "renderer.safetensors", {"license": "MIT"})
+    appearance = small_appearance(128)
+    save_appearance(appearance, tmp_path / "renderer.safetensors", {"license": "MIT"})
     monkeypatch.setattr(rome_pack, "PEOPLE", 1)
     given = ("--networks", tmp_path / "linear.safetensors", "--renderer", tmp_path / "renderer.safetensors")
     code, out, _ = packed(monkeypatch, capsys, *given, "-o", tmp_path / "rome.safetensors", "--json")
@@ -126,22 +127,29 @@ def test_packing_keeps_what_creates_and_says_what_storing_costs(tmp_path, monkey
     result = json.loads(out)
     found = load_avatar_weights(tmp_path / "rome.safetensors")
     assert found.networks.parts == PARTS
+    assert found.renderer.config.image_size == 128
+    # The texture encoder is the renderer's partner, not the one that the full model was trained with.
+    for name, value in appearance.texture_encoder.state_dict().items():
+        assert torch.equal(found.networks.texture_encoder.state_dict()[name], value), name
     assert result["license"] == found.facts["license"] == "Apache-2.0; MIT"
     assert found.facts["trained_on"] == FACTS["trained_on"]
     assert len(found.facts["networks_sha256"]) == len(found.facts["renderer_sha256"]) == 64
     assert 0 < result["offsets_mm"] < 0.2
     assert 0 < result["vertices_px"] < 0.1
-    assert 0 < result["picture"] < 0.02
+    assert 0 < result["picture"] < 0.1
 
 
 def test_packing_refuses_in_a_sentence(tmp_path, monkeypatch, capsys):
     save_weights(small_networks(("texture_encoder",)), tmp_path / "core.safetensors", FACTS)
-    save_renderer(small_renderer(), tmp_path / "renderer.safetensors", FACTS)
+    save_appearance(small_appearance(), tmp_path / "renderer.safetensors", FACTS)
+    foreign = Appearance(replace(small_config(), tex_channels=4), small_renderer().config)
+    save_appearance(foreign, tmp_path / "foreign.safetensors", FACTS)
     core, renderer, output = (tmp_path / f"{name}.safetensors" for name in ("core", "renderer", "rome"))
     for arguments, words in (
         (("--networks", core, "--renderer", renderer), "lack linear_basis"),
         (("--networks", renderer, "--renderer", renderer), "not a ROME weights file"),
         (("--networks", core, "--renderer", core), "not a compact renderer file"),
+        (("--networks", core, "--renderer", tmp_path / "foreign.safetensors"), "other networks"),
     ):
         code, out, err = packed(monkeypatch, capsys, *arguments, "-o", output)
         assert (code, out) == (2, "")

@@ -28,10 +28,8 @@ def window() -> CompactRenderer:
     shown = (0, 1, 2, FEATURES - 1)
     with torch.no_grad():
         for channel, feature in enumerate(shown):
-            network.stem[0].weight[channel, feature, 1, 1] = 1
-            network.up[0][0].weight[channel, channel, 1, 1] = 1
-            network.to_colours.weight[channel, channel, 1, 1] = CONTRAST if channel < 3 else 2 * CONTRAST
-            network.to_colours.bias[channel] = -CONTRAST / 2 if channel < 3 else -CONTRAST
+            network.direct.weight[channel, feature] = CONTRAST if channel < 3 else 2 * CONTRAST
+            network.direct.bias[channel] = -CONTRAST / 2 if channel < 3 else -CONTRAST
     return network
 
 
@@ -49,7 +47,7 @@ def avatar() -> RomeAvatar:
     texture[0, :3] = 0.5 + 0.4 * torch.stack((torch.sin(7 * u), torch.sin(6 * v), torch.cos(5 * u + 4 * v)))
     codes = torch.cat((torch.zeros(e + 6), torch.tensor([5.0, 0.0, 0.02])))
     encoder = fold_batch_norms(MobileNetV2(e + 9, 0.1)).eval()
-    return RomeAvatar(encoder, mesh, texture, window().eval(), codes, 0.1, {"license": "Apache-2.0"})
+    return RomeAvatar(encoder, mesh, texture, window().eval(), codes, SIZE, 0.1, {"license": "Apache-2.0"})
 
 
 def test_colours_are_those_of_the_renderer(avatar):
