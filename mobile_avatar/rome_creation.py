@@ -19,6 +19,7 @@ from mobile_avatar.models.rome.feature_image import feature_image
 from mobile_avatar.models.rome.head_model import HeadModel
 from mobile_avatar.models.rome.landmark_fit import POINTS, AvatarLandmarks, fit_codes
 from mobile_avatar.models.rome.model import Rome
+from mobile_avatar.models.rome.networks import read_frames
 from mobile_avatar.models.rome.photo_texture import avatar_texture
 from mobile_avatar.rendering.contact_sheet import contact_sheet
 from mobile_avatar.rome_refinement import refine_rome_texture
@@ -114,7 +115,7 @@ def read_person(
     theta = widened(alignment((keypoints + 1) * size / 2, size))
     photo, matte = align(small, theta, size).split((3, 1), dim=1)
     person = model.person(photo, matte, keypoints)
-    codes = weights.networks.part("frame_regressor")(small[:, :3])
+    codes = read_frames(weights.networks, image)
     plain = RomeAvatar.of(weights.networks, head, person, weights.renderer, codes[0], facts)
     landmarks = AvatarLandmarks.of(plain.mesh, head)
     fitted = fit_codes(landmarks, keypoints, codes[0])

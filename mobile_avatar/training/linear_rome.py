@@ -5,7 +5,7 @@ off every frame. The coefficients of the full model's offsets are what the first
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,8 @@ from mobile_avatar.cli.common import say
 from mobile_avatar.data.clips import Draw
 from mobile_avatar.errors import BadInput
 from mobile_avatar.files import replace_file
+from mobile_avatar.images import resized
+from mobile_avatar.models.rome.config import RomeConfig
 from mobile_avatar.models.rome.linear_basis import LinearBasis
 from mobile_avatar.models.rome.model import Rome
 from mobile_avatar.models.rome.networks import CORE, RomeNetworks
@@ -31,21 +33,22 @@ from mobile_avatar.training.linear_rome_basis import explained_variance, fit_bas
 from mobile_avatar.training.rome import WEIGHTS_FILE, facts
 from mobile_avatar.training.rome_augment import augmented
 from mobile_avatar.training.rome_heads import RomeClips, RomePool, open_pool, unseen_clips
-from mobile_avatar.training.rome_options import RomeTrainOptions
+from mobile_avatar.training.rome_options import FRAME, PHOTO, REGRESSORS, RomeTrainOptions
 from mobile_avatar.training.rome_person import full_offsets
 from mobile_avatar.training.rome_sheet import SHEET_FRAMES, SHEET_PEOPLE, write_rome_sheet
 from mobile_avatar.training.run import Run
 from mobile_avatar.training.statistics import standing_statistics
 from mobile_avatar.training.step import Step, trained
 
-REGRESSORS = ("basis_regressor", "frame_regressor")
 LINEAR = ("linear_basis", *REGRESSORS)
 BASIS_FILE, COEFFICIENTS_FILE = "basis.safetensors", "coefficients.safetensors"
 CHUNK = 8  # people whose offsets are computed at once
 UNSEEN = 20
 SMALLEST = 1e-3
 """Of a code's deviation. One that never changes (the jaw's turn to the side) counts in its own unit."""
-LAST = {"basis_regressor": "fc", "frame_regressor": "classifier.1"}
+CODES = ("expression", "pose", "camera")
+"""What a frame's regressor gives, in its order."""
+LAST = {PHOTO: "fc", FRAME: "classifier.1"}
 """The last layer of each regressor."""
 
 
@@ -70,6 +73,8 @@ class Units:
         """The state of regressors in training as that of regressors which give codes in their own units."""
         changed = dict(state)
         for name, layer in LAST.items():
+            if f"{name}.{layer}.weight" not in state:
+                continue
             weight, bias = (f"{name}.{layer}.{part}" for part in ("weight", "bias"))
             scale, middle = (part[name].to(state[bias].device) for part in (self.scale, self.middle))
             changed[weight], changed[bias] = state[weight] * scale[:, None], state[bias] * scale + middle
@@ -85,33 +90,38 @@ class LinearObjective:
     """Squared errors of codes, each in units of its own spread, so that 1 is what the mean would cost.
 
     Args:
-        coefficients: (frames of the pool, n_basis): what the full model gives to photos, see `_coefficients`.
-        regressors: REGRESSORS, in training, in `units`.
+        coefficients: (frames of the pool, n_basis): what the full model gives to photos, see `_coefficients`; None
+            where the photo's regressor is not in training.
+        regressors: one or both of REGRESSORS, in training, in `units`.
         variance: of the offsets, summed over all coordinates.
     """
 
-    def __init__(self, coefficients: Tensor, regressors: RomeNetworks, variance: float, units: Units) -> None:
+    def __init__(self, coefficients: Tensor | None, regressors: RomeNetworks, variance: float, units: Units) -> None:
         self.coefficients, self.regressors = coefficients, regressors
         self.variance, self.units = variance, units
 
     def __call__(self, clips: RomeClips, step: int) -> dict[str, Tensor]:
         """Named losses of a batch, and their `total`."""
-        config = self.regressors.config
-        wanted = self.coefficients[clips.row]
-        values = self.units.read(self.regressors, "basis_regressor", clips.source()[0])
-        coefficients, shape = values[:, : config.n_basis], values[:, config.n_basis :]
-        codes = self.units.read(self.regressors, "frame_regressor", clips.images.flatten(0, 1))
-        errors = (codes - _joined(clips)) / self.units.scale["frame_regressor"].to(codes.device)
-        expression, pose, camera = (part.square().mean() for part in errors.split(config.frame_codes, dim=1))
-        losses = {
-            # The basis is orthonormal: this is the squared distance of the vertices.
-            "offsets": (coefficients - wanted).square().sum(1).mean() / self.variance,
-            "shape": F.mse_loss(shape, clips.shape),
-            "expression": expression,
-            "pose": pose,
-            "camera": camera,
-        }
+        losses = {}
+        for name in self.regressors.parts:
+            losses |= {PHOTO: self._photos, FRAME: self._frames}[name](clips)
         return losses | {"total": sum(losses.values())}
+
+    def _photos(self, clips: RomeClips) -> dict[str, Tensor]:
+        config = self.regressors.config
+        values = self.units.read(self.regressors, PHOTO, clips.source(config.image_size)[0])
+        coefficients, shape = values[:, : config.n_basis], values[:, config.n_basis :]
+        # The basis is orthonormal: this is the squared distance of the vertices.
+        offsets = (coefficients - self.coefficients[clips.row]).square().sum(1).mean() / self.variance
+        return {"offsets": offsets, "shape": F.mse_loss(shape, clips.shape)}
+
+    def _frames(self, clips: RomeClips) -> dict[str, Tensor]:
+        config = self.regressors.config
+        frames = resized(clips.images.flatten(0, 1), config.frame_side)
+        codes = self.units.read(self.regressors, FRAME, frames)
+        errors = (codes - _joined(clips)) / self.units.scale[FRAME].to(codes.device)
+        parts = errors.split(config.frame_codes, dim=1)
+        return {name: part.square().mean() for name, part in zip(CODES, parts, strict=True)}
 
 
 def _joined(clips: RomeClips) -> Tensor:
@@ -179,24 +189,34 @@ def _units(pool: RomePool, variance: float, components: int) -> Units:
     moving = torch.from_numpy(people[:, pool.lengths[0] :].copy())
     shape = torch.ones(pool.lengths[0])
     spread, coefficients = moving.std(0), torch.full((components,), max(variance / components, SMALLEST**2) ** 0.5)
-    scale = {"frame_regressor": torch.where(spread < SMALLEST, 1.0, spread)}
-    scale["basis_regressor"] = torch.cat((coefficients, shape))
-    middle = {"frame_regressor": moving.mean(0), "basis_regressor": torch.zeros(components + len(shape))}
+    scale = {FRAME: torch.where(spread < SMALLEST, 1.0, spread)}
+    scale[PHOTO] = torch.cat((coefficients, shape))
+    middle = {FRAME: moving.mean(0), PHOTO: torch.zeros(components + len(shape))}
     return Units(scale, middle)
 
 
-def _regressors(start: RomeNetworks, options: RomeTrainOptions, units: Units) -> RomeNetworks:
-    """REGRESSORS as `start` has them, or fresh ones that begin with ImageNet's features and the mean of everything."""
-    networks = RomeNetworks(start.config, REGRESSORS)
+def _check_alone(start: RomeNetworks, only: str | None) -> None:
+    """BadInput where the other parts of a linear model are missing."""
+    missing = [name for name in LINEAR if only not in (None, name) and name not in start.parts]
+    if missing:
+        raise BadInput(f"{only} cannot be trained alone: these ROME weights have no {missing[0]} yet; leave --only out")
+
+
+def _regressors(
+    start: RomeNetworks, config: RomeConfig, chosen: tuple[str, ...], options: RomeTrainOptions, units: Units
+) -> RomeNetworks:
+    """Regressors as `start` has them, or fresh ones that begin with ImageNet's features and the mean of everything."""
+    networks = RomeNetworks(config, chosen)
     paths = dict(zip(REGRESSORS, (options.resnet50, options.mobilenet_v2), strict=True))
-    for name, path in paths.items():
+    for name in chosen:
+        path = paths[name]
         if name not in start.parts:
             if path is not None:
                 load_torchvision(networks.part(name), Path(path))
             last = networks.part(name).get_submodule(LAST[name])
             torch.nn.init.zeros_(last.weight)
             torch.nn.init.zeros_(last.bias)
-    state, trained_before = networks.state_dict(), [name for name in REGRESSORS if name in start.parts]
+    state, trained_before = networks.state_dict(), [name for name in chosen if name in start.parts]
     for name in trained_before:
         own = {f"{name}.{key}": value for key, value in start.part(name).state_dict().items()}
         normal = units.normal(state | own)
@@ -208,7 +228,7 @@ def _regressors(start: RomeNetworks, options: RomeTrainOptions, units: Units) ->
 def train_linear(
     options: RomeTrainOptions, folder: Path, resume: bool, start: RomeNetworks, earlier: str = ""
 ) -> RomeNetworks:
-    """Fit the basis and train both regressors; returns all networks of both modes in eval mode.
+    """Fit the basis and train the regressors; returns all networks of both modes in eval mode.
 
     `weights.safetensors` in the folder holds them from the first contact sheet on, with the averaged regressors.
 
@@ -224,21 +244,28 @@ def train_linear(
     """
     options = options.resolved()
     torch.manual_seed(options.seed)
-    head, config, device = synthetic_head(), start.config, options.device
+    head, device = synthetic_head(), options.device
+    config = replace(start.config, frame_size=options.frame_size or start.config.frame_size)
     if not config.photo_shape:
         raise BadInput("these ROME weights were made to get the shape from DECA; train the full model here first")
     full = Rome(start.eval().requires_grad_(False), head).to(device)
-    pool = open_pool(options, folder, config.image_size, photos_first=True)
-    basis, variance = _basis(full, pool, options, Path(folder) / BASIS_FILE)
+    size = max(config.image_size, config.frame_side)
+    pool = open_pool(options, folder, size, photos_first=True)
+    chosen = REGRESSORS if options.only is None else (options.only,)
+    _check_alone(start, options.only)
+    # Without the photo's regressor in training its basis must stay as it is.
+    basis, variance, table = start.linear_basis if "linear_basis" in start.parts else None, 1.0, None
+    if PHOTO in chosen:
+        basis, variance = _basis(full, pool, options, Path(folder) / BASIS_FILE)
+        table = _coefficients(full, basis, pool, device, Path(folder) / COEFFICIENTS_FILE)
     units = _units(pool, variance, config.n_basis)
-    networks = _regressors(start, options, units).train().to(device)
+    networks = _regressors(start, config, chosen, options, units).train().to(device)
     prepare_networks([networks])
     training = {"model": trained(networks, options.lr, options.beta1, options.clip_norm)}
-    table = _coefficients(full, basis, pool, device, Path(folder) / COEFFICIENTS_FILE)
     objective = LinearObjective(table, networks, variance, units)
-    held_out = unseen_clips(config.image_size, SHEET_PEOPLE, SHEET_FRAMES, device) if is_first() else None
+    held_out = unseen_clips(size, SHEET_PEOPLE, SHEET_FRAMES, device) if is_first() else None
     whole = RomeNetworks(config, CORE + LINEAR).eval().requires_grad_(False)
-    for name in CORE:
+    for name in (*CORE, *(name for name in REGRESSORS if name not in networks.parts)):
         whole.part(name).load_state_dict(start.part(name).state_dict())
     whole.linear_basis.load_state_dict(basis.state_dict())
     whole.to(device)

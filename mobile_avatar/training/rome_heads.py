@@ -20,6 +20,7 @@ from mobile_avatar.data.synthetic.expression import Frames, draw_frames, join_fr
 from mobile_avatar.data.synthetic.heads import SPLITS, HeadBatch
 from mobile_avatar.data.synthetic.identity import Identity, draw_identities
 from mobile_avatar.data.synthetic.paint import PART
+from mobile_avatar.images import resized
 from mobile_avatar.models.rome.alignment import align, alignment, widened
 from mobile_avatar.models.rome.camera import fit_camera, turn
 from mobile_avatar.models.rome.parametric import ParametricHead
@@ -64,11 +65,11 @@ class RomeClips:
         """Of all frames in a row: (b * n, ...)."""
         return FrameCodes(*(part.flatten(0, 1) for part in (self.expression, self.pose, self.camera)))
 
-    def source(self) -> tuple[Tensor, Tensor]:
-        """Aligned photos (b, 3, S, S) and mattes (b, 1, S, S) of the first frames."""
-        size = self.images.shape[-1]
+    def source(self, size: int) -> tuple[Tensor, Tensor]:
+        """Aligned photos (b, 3, size, size) and mattes (b, 1, size, size) of the first frames."""
         theta = widened(alignment((self.keypoints[:, 0] + 1) * size / 2, size))
-        return align(torch.cat((self.images[:, 0], self.masks[:, 0]), dim=1), theta, size).split((3, 1), dim=1)
+        first = resized(torch.cat((self.images[:, 0], self.masks[:, 0]), dim=1), size)
+        return align(first, theta, size).split((3, 1), dim=1)
 
     def judged(self) -> "RomeClips":
         """Those frames whose outlines are compared: all but the first, or the only one."""

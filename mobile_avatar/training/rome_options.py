@@ -13,6 +13,8 @@ from mobile_avatar.training.options import FROM_WEIGHTS, SCHEDULES
 STAGES = ("rome", "linear-rome")
 DATA = ("synthetic",)
 """Codes of a frame (expression, pose, camera) are known for synthetic people only; photos would need DECA's."""
+REGRESSORS = PHOTO, FRAME = ("basis_regressor", "frame_regressor")
+"""Of the linear model: what reads a photo and what reads every frame."""
 FRESH_PRESET = "small"
 SEEN = 25
 """How often a person of the pool is seen by default."""
@@ -60,6 +62,10 @@ class RomeTrainOptions:
     """Linear: weights in torchvision's format that the regressor of a photo starts from."""
     mobilenet_v2: str | None = None
     """Linear: the same of the regressor of a frame."""
+    frame_size: int | None = None
+    """Linear: side in pixels of the frames that their regressor reads; by default what it was, or image_size."""
+    only: str | None = None
+    """Linear: the one regressor in training, a key of PARTS; both by default."""
     basis_people: int = 300
     """Linear: people behind the basis."""
     lr: float = 1e-3
@@ -94,6 +100,8 @@ class RomeTrainOptions:
             raise BadInput(f"{self.frames} frames per person are too few for a source and {self.targets} targets")
         if self.identities is not None and self.identities < self.batch_size:
             raise BadInput(f"{self.identities} identities are too few for a batch of {self.batch_size}")
+        if self.only not in (None, *REGRESSORS):
+            raise BadInput(f"{self.only!r} is no regressor of linear ROME; use {' or '.join(REGRESSORS)}")
         for name, known in (("stage", STAGES), ("data", DATA), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise BadInput(f"ROME cannot be trained with {name} {getattr(self, name)!r}; use {', '.join(known)}")

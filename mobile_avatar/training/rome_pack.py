@@ -4,6 +4,7 @@ python -m mobile_avatar.training.rome_pack --networks FILE --renderer FILE -o ro
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def pack(networks: Path, renderer: Path) -> AvatarWeights:
     """
     parts, about = load_weights(networks)
     appearance, other = load_appearance(renderer)
-    if appearance.config != parts.config:
+    if appearance.config != replace(parts.config, frame_size=appearance.config.frame_size):
         raise BadInput(f"{renderer} was trained with other networks than {networks}; distil a renderer of these")
     parts.part("texture_encoder").load_state_dict(appearance.texture_encoder.state_dict())
     licenses = dict.fromkeys(facts.get("license", UNKNOWN_LICENSE) for facts in (about, other))

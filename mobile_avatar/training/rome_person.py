@@ -35,8 +35,8 @@ def per_frame(person: Person, frames: int) -> Person:
 
 
 def photo_person(model: Rome, clips: RomeClips) -> Person:
-    """What is known of b people from their first frames; the shape is the given one where no network reads it."""
-    photo, matte = clips.source()
+    """What the encoders read off the first frames of b people; the shape is the given one where no network reads it."""
+    photo, matte = clips.source(model.config.image_size)
     shape, offsets = model.linear_codes(photo)
     texture = model.networks.part("texture_encoder")(photo, matte)
     return Person(texture, clips.shape if shape is None else shape, offsets)

@@ -96,18 +96,19 @@ def _joined(parts: list) -> object:
     return type(parts[0])(*(None if column[0] is None else torch.cat(column) for column in columns))
 
 
-def _student(networks: RomeNetworks, config: CompactConfig, earlier: str | None) -> Appearance:
-    """A fresh renderer and the teacher's texture encoder, or what an earlier run made."""
+def _student(networks: RomeNetworks, config: CompactConfig, earlier: str | None) -> tuple[Appearance, dict[str, str]]:
+    """A fresh renderer and the teacher's texture encoder, or what an earlier run made with the facts of its file."""
     student = Appearance(networks.config, config)
     if earlier is None:
         student.texture_encoder.load_state_dict(networks.part("texture_encoder").state_dict())
-        return student
-    before, _ = load_appearance(Path(earlier))
-    if before.config != networks.config or replace(before.renderer.config, image_size=config.image_size) != config:
+        return student, {}
+    before, facts = load_appearance(Path(earlier))
+    known = replace(before.config, frame_size=networks.config.frame_size)
+    if known != networks.config or replace(before.renderer.config, image_size=config.image_size) != config:
         raise BadInput(f"{earlier} was made for other networks or has another --width; leave --renderer out")
     # Convolutions take pictures of any size.
     student.load_state_dict(before.state_dict())
-    return student
+    return student, facts
 
 
 def train_renderer(
@@ -132,7 +133,8 @@ def train_renderer(
     torch.manual_seed(options.seed)
     config, device = options.config(networks.config.image_size), options.device
     teacher = Teacher(networks, synthetic_head(), config.image_size).to(device)
-    student = _student(networks, config, options.renderer).train().to(device)
+    student, before = _student(networks, config, options.renderer)
+    student.train().to(device)
     prepare_networks([student])
     pool = open_pool(options, folder, config.image_size, photos_first=True)
     batches = Batches(pool, options, recoloured)
@@ -144,10 +146,9 @@ def train_renderer(
     held_out = unseen_clips(config.image_size, SHEET_PEOPLE, SHEET_FRAMES, device) if is_first() else None
 
     def keep(appearance: Appearance) -> None:
-        own = facts(options, run.step, told.get("trained_on", ""))
-        save_appearance(
-            appearance, Path(folder) / RENDERER_FILE, told | own | {"license": told.get("license", "unknown")}
-        )
+        own = facts(options, run.step, (before or told).get("trained_on", ""))
+        own["license"] = told.get("license", "unknown")
+        save_appearance(appearance, Path(folder) / RENDERER_FILE, told | own)
 
     def sheet(path: Path) -> None:
         averaged.load_state_dict(run.average)

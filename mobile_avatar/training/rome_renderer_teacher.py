@@ -3,14 +3,13 @@
 One rasterisation serves both; each reads a texture of its own.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mobile_avatar.errors import BadInput
-from mobile_avatar.images import resized
 from mobile_avatar.models.rome.appearance import Appearance
 from mobile_avatar.models.rome.compact_renderer import TEXTURE
 from mobile_avatar.models.rome.feature_image import sample_texture
@@ -91,8 +90,8 @@ class Teacher:
 
     @torch.no_grad()
     def person(self, clips: RomeClips) -> Person:
-        """Once per avatar, from the first frames of b people, in the size that the encoders were made for."""
-        return photo_person(self.model, self._reduced(clips))
+        """Once per avatar, from the first frames of b people."""
+        return photo_person(self.model, clips)
 
     @torch.no_grad()
     def sources(self, clips: RomeClips, person: Person) -> Sources:
@@ -100,12 +99,8 @@ class Teacher:
         first = FrameCodes(clips.expression[:, 0], clips.pose[:, 0], clips.camera[:, 0])
         mesh = self.model.mesh(person, first)
         drawn = (mesh.projected, self.model.faces, self.surface)
-        return Sources(*self._reduced(clips).source(), *photo_colours(*drawn, clips.images[:, 0], clips.masks[:, 0]))
-
-    def _reduced(self, clips: RomeClips) -> RomeClips:
-        """The first frames alone, in the size of the encoders."""
-        first = (resized(getattr(clips, name)[:, 0], self.model.config.image_size) for name in ("images", "masks"))
-        return replace(clips, **{name: part[:, None] for name, part in zip(("images", "masks"), first, strict=True)})
+        colours = photo_colours(*drawn, clips.images[:, 0], clips.masks[:, 0])
+        return Sources(*clips.source(self.model.config.image_size), *colours)
 
     @torch.no_grad()
     def __call__(self, person: Person, codes: FrameCodes, pictures: bool = True) -> Lesson:

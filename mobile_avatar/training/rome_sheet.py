@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mobile_avatar.images import to_uint8, write_png
+from mobile_avatar.images import resized, to_uint8, write_png
 from mobile_avatar.models.rome.camera import project, turn
 from mobile_avatar.models.rome.model import FRONT, Rome
 from mobile_avatar.rendering.mesh_normals import vertex_normals
@@ -27,11 +27,12 @@ def write_rome_sheet(path: Path, model: Rome, clips: RomeClips) -> None:
     """
     if importlib.util.find_spec("PIL") is None:
         return
-    frame, photo = draw(model, clips), clips.source()[0]
-    images, masks = clips.images.flatten(0, 1), clips.masks.flatten(0, 1)
+    size = model.config.image_size
+    frame, photo = draw(model, clips), clips.source(size)[0]
+    images, masks = (resized(part.flatten(0, 1), size) for part in (clips.images, clips.masks))
     posed = frame.mesh.posed
     bare = project(turn(posed.vertices, posed.rotation, posed.root), clips.codes().camera, FRONT)
-    seen = rasterize(bare, model.faces, images.shape[-1])
+    seen = rasterize(bare, model.faces, size)
     normals = seen.interpolate(vertex_normals(posed.vertices, model.faces), model.faces)
     cells = (
         photo.repeat_interleave(clips.images.shape[1], 0),

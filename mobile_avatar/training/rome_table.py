@@ -62,13 +62,16 @@ def average_mesh(networks: RomeNetworks, clips: RomeClips) -> Tensor:
 
 def linear_mesh(networks: RomeNetworks, clips: RomeClips) -> Tensor:
     """The linear mode's offsets on the given shape."""
-    return bare_head(networks, clips) + _model(networks, "linear").linear_codes(clips.source()[0])[1]
+    return (
+        bare_head(networks, clips)
+        + _model(networks, "linear").linear_codes(clips.source(networks.config.image_size)[0])[1]
+    )
 
 
 def linear_own_shape(networks: RomeNetworks, clips: RomeClips) -> Tensor:
     """The linear mode as on a phone: the photo gives offsets and shape."""
     model = _model(networks, "linear")
-    shape, offsets = model.linear_codes(clips.source()[0])
+    shape, offsets = model.linear_codes(clips.source(networks.config.image_size)[0])
     return model.head.blended(shape, torch.zeros_like(clips.expression[:, 0])) + offsets
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mobile_avatar.errors import BadInput
 from mobile_avatar.models.rome.camera import project, turn
 from mobile_avatar.models.rome.model import Rome
-from mobile_avatar.models.rome.networks import CORE, RomeNetworks
+from mobile_avatar.models.rome.networks import CORE, RomeNetworks, read_frames
 from mobile_avatar.models.rome.parametric import ParametricHead, rotation_matrices
 from mobile_avatar.models.rome.presets import PRESETS
 from mobile_avatar.models.rome.resnet50 import ResNet50
@@ -257,9 +257,39 @@ def test_the_linear_model_is_trained_from_the_full_one_and_resumes(tmp_path, mon
     assert facts["trained_on"].startswith("before; synthetic heads")
 
 
+def test_one_regressor_learns_from_larger_frames_and_the_other_stays(tmp_path, start):
+    options = replace(
+        OPTIONS, stage="linear-rome", steps=1, identities=2, batch_size=2, only="frame_regressor", frame_size=64
+    )
+    with pytest.raises(BadInput, match="no linear_basis yet"):
+        train_linear(options, tmp_path / "early", False, start)
+    torch.manual_seed(0)
+    linear = RomeNetworks(start.config, (*CORE, *LINEAR))
+    linear.linear_basis.basis.normal_(0, 1e-3)
+    before = copy.deepcopy(linear.state_dict())
+    found = train_linear(options, tmp_path / "run", False, linear)
+    assert (found.config.frame_side, found.config.image_size) == (64, 32)
+    after = found.state_dict()
+    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(after[name], value)}
+    assert changed == {"frame_regressor"}
+    assert read_frames(found, torch.rand(1, 3, 100, 100)).shape == (1, found.config.n_exp + 9)
+    assert not (tmp_path / "run" / "basis.safetensors").exists()
+    assert (tmp_path / "pool-rome-64").is_dir()
+
+
+def test_draws_for_regressors_hold_photos_first(tmp_path):
+    pool = RomePool(tmp_path, PoolSpec(32, 2, 6), photos_first=True)
+    pool.fill()
+    for draw_ in pool.draw(np.random.default_rng(0), 2, 4):
+        assert set(draw_.frames[:3]) == {0, 1, 2}
+        assert draw_.frames[3] >= 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ("linear-rome --only texture_encoder", "is not one of"),
+        ("bilayer --frame-size 64", "--frame-size is no option of the stage bilayer"),
         ("rome --tex-spade", "--tex-spade is no option of the stage rome"),
         ("rome --preset mobile", "no preset 'mobile'"),
         ("linear-rome", "needs --weights of the full model"),

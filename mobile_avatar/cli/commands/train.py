@@ -21,6 +21,8 @@ ROME_ONLY = (
     "width",
     "true_share",
     "renderer",
+    "frame_size",
+    "only",
 )
 
 
@@ -67,6 +69,14 @@ ROME_ONLY = (
     "--true-share", type=click.FloatRange(0, 1), help="Of rome-renderer: of true pictures in the losses; default: 0.8."
 )
 @click.option("--renderer", type=FILE, help="Of rome-renderer: what an earlier run made, to go on from, in any size.")
+@click.option(
+    "--frame-size", type=click.IntRange(32), help="Of linear-rome: side in pixels of what the frames' regressor reads."
+)
+@click.option(
+    "--only",
+    type=click.Choice(["basis_regressor", "frame_regressor"]),
+    help="Of linear-rome: train this regressor further and leave the other alone.",
+)
 @click.option("--basis-people", type=click.IntRange(2), help="Of linear-rome: people behind the basis.")
 @click.option("--adversarial/--no-adversarial", default=None, help="Train with a discriminator.")
 @click.option("--uv-weight", type=click.FloatRange(0), help="Weight of the supervised warp of synthetic frames.")

@@ -100,7 +100,7 @@ class RomeAvatar:
         mesh = AvatarMesh.of(head, person.shape, person.offsets)
         config = networks.config
         drawn = (mesh, person.texture, renderer.fold(), source_codes)
-        return cls(encoder, *drawn, config.image_size, config.mobilenet_width, facts)
+        return cls(encoder, *drawn, config.frame_side, config.mobilenet_width, facts)
 
     @property
     def size(self) -> int:

@@ -56,10 +56,14 @@ class RomeConfig:
     """MobileNetV2 regressor: factor on all widths, 1 in the standard network."""
     photo_shape: bool = False
     """The basis regressor also gives the shape, behind the basis' coefficients (thesis); released: DECA's does."""
+    frame_size: int = 0
+    """Side in pixels of the frames that the per-frame regressor reads; 0 for image_size."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.image_size <= LARGEST or self.image_size % 2 ** (LEVELS - 1):
             raise BadInput(f"image_size {self.image_size} is not a multiple of 8 from 8 to {LARGEST}")
+        if self.frame_size and not 8 <= self.frame_size <= LARGEST:
+            raise BadInput(f"frame_size {self.frame_size} is not between 8 and {LARGEST}, or 0")
         counts = ("tex_outputs", "geom_outputs", "mlp_channels", "n_shape", "n_exp", "n_basis", "resnet_channels")
         for name in (*counts, "norm_groups"):
             if not 1 <= getattr(self, name) <= LARGEST:
@@ -97,6 +101,11 @@ class RomeConfig:
     def frame_codes(self) -> tuple[int, int, int]:
         """What the per-frame regressor gives, in its order: expression, global and jaw rotation, camera."""
         return self.n_exp, GLOBAL_AND_JAW, CAMERA
+
+    @property
+    def frame_side(self) -> int:
+        """Side in pixels of the frames that the per-frame regressor reads."""
+        return self.frame_size or self.image_size
 
     def to_dict(self) -> dict:
         """Plain numbers, for metadata."""

@@ -9,7 +9,7 @@ from mobile_avatar.errors import BadInput
 from mobile_avatar.models.rome.camera import DEPTH, crop, crop_box, project, turn, uncrop_camera
 from mobile_avatar.models.rome.head_model import HeadModel
 from mobile_avatar.models.rome.mesh_maps import MeshMaps, geometry_features, image_features, mesh_maps
-from mobile_avatar.models.rome.networks import RomeNetworks
+from mobile_avatar.models.rome.networks import RomeNetworks, read_frames
 from mobile_avatar.models.rome.parametric import ParametricHead, PosedHead
 from mobile_avatar.models.rome.regressors import FaceCodes, FrameCodes, split_frame_codes
 from mobile_avatar.models.rome.vertex_mlp import vertex_features, vertex_offsets
@@ -154,7 +154,7 @@ class Rome(nn.Module):
             BadInput: another mode without keypoints.
         """
         if self.mode.mobile:
-            return split_frame_codes(self.networks.part("frame_regressor")(frames), self.config)
+            return split_frame_codes(read_frames(self.networks, frames), self.config)
         if keypoints is None:
             raise BadInput("this ROME mode reads the face inside a crop around 68 keypoints; give keypoints as well")
         return self.face_codes(frames, keypoints)

@@ -1,8 +1,9 @@
 """All networks of ROME in one module: what a weights file holds. The head model is not among them."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from mobile_avatar.errors import BadInput
+from mobile_avatar.images import resized
 from mobile_avatar.models.rome.config import RomeConfig
 from mobile_avatar.models.rome.linear_basis import LinearBasis
 from mobile_avatar.models.rome.regressors import FlameEncoder, basis_regressor, frame_regressor
@@ -48,3 +49,8 @@ class RomeNetworks(nn.Module):
                 f"these ROME weights have no {name}, only {', '.join(self.parts)}; import or train it as well"
             )
         return getattr(self, name)
+
+
+def read_frames(networks: RomeNetworks, frames: Tensor) -> Tensor:
+    """Frames (n, 3, S, S) of any size, RGB in [0, 1] -> what the per-frame regressor reads off them, (n, n_exp + 9)."""
+    return networks.part("frame_regressor")(resized(frames, networks.config.frame_side))
