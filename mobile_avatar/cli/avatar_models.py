@@ -80,11 +80,6 @@ def _rome(request: Request) -> Made:
     from mobile_avatar.rome_creation import create_rome_avatar, write_rome_contact_sheet
 
     path = request.weights or shipped(ROME_DEFAULT)
-    if request.weights is None and not path.is_file():
-        raise BadInput(
-            "no ROME weights come with this version of mobile-avatar yet; pass --weights FILE, "
-            "made with `python -m mobile_avatar.training.rome_pack`"
-        )
     weights = load_avatar_weights(path)
     source, faces = _source(request, weights.renderer.config.image_size)
     facts = avatar_facts(path, weights.facts, request.photo)

@@ -58,7 +58,8 @@ def differences(given: AvatarWeights, packed: AvatarWeights) -> dict[str, float]
         offsets = (mesh.mesh.offsets - other.mesh.offsets).norm(dim=1).max() * 1000
         moved = (first.positions - second.positions)[..., :2].norm(dim=-1).max() * size / 2
         # Each drawn from the same codes: a moved outline would hide what the renderer does.
-        picture = (first.rgba - other.render(mesh.source_codes[None]).rgba).abs().mean()
+        drawn = [avatar.render(mesh.source_codes[None]).rgba for avatar in (mesh, other)]
+        picture = (drawn[0] - drawn[1]).abs().mean()
         for name, value in zip(worst, (offsets, moved, picture), strict=True):
             worst[name] = max(worst[name], float(value))
     return worst

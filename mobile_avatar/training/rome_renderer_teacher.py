@@ -18,7 +18,7 @@ from mobile_avatar.models.rome.mesh_maps import image_features, mesh_maps
 from mobile_avatar.models.rome.model import FRONT, Person, Rome
 from mobile_avatar.models.rome.networks import RomeNetworks
 from mobile_avatar.models.rome.parametric import rotation_matrices
-from mobile_avatar.models.rome.photo_texture import photo_colours, texture_side
+from mobile_avatar.models.rome.photo_texture import PhotoSurface, photo_surface, texture_side
 from mobile_avatar.models.rome.regressors import FrameCodes
 from mobile_avatar.rendering.surface_map import SurfaceMap
 from mobile_avatar.training.rome_heads import WIDEST, RomeClips, axis_angle
@@ -57,8 +57,7 @@ class Sources(NamedTuple):
 
     photo: Tensor
     matte: Tensor
-    colours: Tensor
-    share: Tensor
+    seen: PhotoSurface
 
 
 class Teacher:
@@ -99,8 +98,8 @@ class Teacher:
         first = FrameCodes(clips.expression[:, 0], clips.pose[:, 0], clips.camera[:, 0])
         mesh = self.model.mesh(person, first)
         drawn = (mesh.projected, self.model.faces, self.surface)
-        colours = photo_colours(*drawn, clips.images[:, 0], clips.masks[:, 0])
-        return Sources(*clips.source(self.model.config.image_size), *colours)
+        seen = photo_surface(*drawn, clips.images[:, 0], clips.masks[:, 0])
+        return Sources(*clips.source(self.model.config.image_size), seen)
 
     @torch.no_grad()
     def __call__(self, person: Person, codes: FrameCodes, pictures: bool = True) -> Lesson:

@@ -98,14 +98,12 @@ def test_it_exports(avatar, capfd, tmp_path):
 
 def test_wrong_usage(folder, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(avatar_models, "ROME_DEFAULT", "none.safetensors")
     Image.new("RGB", (300, 300), (90, 120, 90)).save("meadow.png")
     save_weights(small_networks(), tmp_path / "parts.safetensors", {})
     before = sorted(os.listdir(tmp_path))
     photo, weights = folder / "astronaut.png", folder / "rome.safetensors"
     rome = ("--model", "rome", "--weights")
     for arguments, words in (
-        ((photo, "--model", "rome"), "no ROME weights come with this version of mobile-avatar yet; pass --weights"),
         ((photo, *rome, "parts.safetensors"), "rome_pack"),
         ((photo, *rome, "gone.safetensors"), "gone.safetensors does not exist"),
         ((photo, *rome, weights, "--refine", -1), "--refine"),

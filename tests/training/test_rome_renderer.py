@@ -20,6 +20,7 @@ from mobile_avatar.models.rome.encoding import harmonic_encoding
 from mobile_avatar.models.rome.feature_image import feature_image
 from mobile_avatar.models.rome.model import Rome
 from mobile_avatar.models.rome.networks import CORE, RomeNetworks
+from mobile_avatar.models.rome.photo_texture import PhotoSurface
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import save_weights
 from mobile_avatar.training import rome_renderer, rome_renderer_table
@@ -90,7 +91,7 @@ class Perfect(nn.Module):
         self.renderer, self.change = SimpleNamespace(config=CompactConfig(size, 4, 1)), change
         self.networks, self.octaves = networks, networks.config.octaves
 
-    def texture(self, photo: Tensor, matte: Tensor, colours: Tensor, share: Tensor) -> Tensor:
+    def texture(self, photo: Tensor, matte: Tensor, seen: PhotoSurface) -> Tensor:
         return self.networks.texture_encoder(photo, matte)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,13 +225,13 @@ def test_textures_hold_the_colours_of_the_photo(networks, clips):
     person = teacher.person(clips)
     sources = teacher.sources(clips, person)
     assert sources.photo.shape == (1, 3, 32, 32)
-    assert sources.share.shape == (1, 1, 128, 128)
+    assert sources.seen.share.shape == (1, 1, 128, 128)
     with torch.no_grad():
         texture = Appearance(networks.config, CompactConfig(64, 4, 1)).texture(*sources)
     lesson = teacher(person, clips.codes(), pictures=False)
     assert lesson.image is None
     drawn = lesson.features(texture)[:, :3]
-    trusted = lesson.features(sources.share.expand(-1, 8, -1, -1))[:, :1] > 0.99
+    trusted = lesson.features(sources.seen.share.expand(-1, 8, -1, -1))[:, :1] > 0.99
     assert trusted.float().mean() > 0.1
     error = (drawn - clips.images[:, 0]).abs().mean(1, keepdim=True)[trusted]
     assert error.median() < 0.02

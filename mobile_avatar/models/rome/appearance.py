@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from mobile_avatar.models.rome.compact_renderer import CompactConfig, CompactRenderer
 from mobile_avatar.models.rome.config import RomeConfig
-from mobile_avatar.models.rome.photo_texture import with_photo
+from mobile_avatar.models.rome.photo_texture import PhotoSurface, with_photo
 from mobile_avatar.models.rome.texture_encoder import TextureEncoder
 
 
@@ -23,14 +23,14 @@ class Appearance(nn.Module):
         self.texture_encoder = TextureEncoder(config)
         self.renderer = CompactRenderer(compact)
 
-    def texture(self, photo: Tensor, matte: Tensor, colours: Tensor, share: Tensor) -> Tensor:
+    def texture(self, photo: Tensor, matte: Tensor, seen: PhotoSurface) -> Tensor:
         """Neural textures (n, 8, T, T), once per avatar.
 
         Args:
             photo, matte: (n, 3, s, s) and (n, 1, s, s) in [0, 1], aligned, of the encoder's size.
-            colours, share: see `photo_texture.photo_colours`.
+            seen: what the photos say of the surface.
         """
-        return with_photo(self.texture_encoder(photo, matte), colours, share)
+        return with_photo(self.texture_encoder(photo, matte), seen)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Feature images (n, 12, S, S) -> RGB (n, 3, S, S) and masks (n, 1, S, S), both in [0, 1]."""

@@ -21,6 +21,8 @@ FEATURES = TEXTURE + NORMALS + COVERAGE
 COLOURS = 4
 PHOTO_COLOURS = 3
 """Channels of the texture, the first ones, that are the picture's colours, see `photo_texture`."""
+PERSON = 3
+"""The channel of the texture that says whether the photo shows the person there."""
 COLOUR_SLOPE, MASK_SLOPE = 4.0, 8.0
 """Before the sigmoid: 4 (x - 1/2) gives back a colour nearly as it is, 8 a mask that is nearly sure."""
 SMALL_START = 0.1
@@ -87,8 +89,9 @@ class CompactRenderer(nn.Module):
     """Feature image -> picture and mask.
 
     Four levels. On the way up a convolution halves the channels before the up-sampling, where it costs a quarter, and
-    the skip is added instead of concatenated. Beside them colours and coverage of the drawn mesh go straight to the
-    output: the network starts from the textured mesh and learns what is wrong with it.
+    the skip is added instead of concatenated. Beside them colours and coverage of the drawn mesh, cut off where the
+    photo shows nobody, go straight to the output: the network starts from the textured mesh and learns what is wrong
+    with it.
     """
 
     def __init__(self, config: CompactConfig) -> None:
@@ -118,6 +121,7 @@ class CompactRenderer(nn.Module):
         for channel, (feature, slope) in enumerate(sources):
             self.direct.weight[channel, feature] = slope
             self.direct.bias[channel] = -slope / 2
+        self.direct.weight[-1, PERSON] = MASK_SLOPE
 
     def forward(self, features: Tensor) -> Tensor:
         """Feature images -> RGB, not multiplied by the mask, and the mask: (B, 4, S, S) in [0, 1].

@@ -1,17 +1,19 @@
-"""The photo's own colours in the neural texture, where the photo shows the surface.
+"""What the photo itself says of the surface, in the neural texture: its own colours, and where there is nobody.
 
 Not in the paper: there every freckle has to pass through the texture encoder's narrow middle, which asks for an encoder
 of 125 GMAC. Here the fitted mesh carries the photo's pixels into three channels of the texture, and a small encoder
-fills in the rest: what the photo does not show, and what the other channels say of the surface. Costs nothing per
-frame.
+fills in the rest: what the photo does not show, and what the other channels say of the surface. A fourth channel says
+where the mesh stands out beyond the person's outline, so that the renderer can cut it off. Costs nothing per frame.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mobile_avatar.models.rome.avatar_mesh import AvatarMesh
-from mobile_avatar.models.rome.compact_renderer import PHOTO_COLOURS
+from mobile_avatar.models.rome.compact_renderer import PERSON, PHOTO_COLOURS
 from mobile_avatar.models.rome.feature_image import FRONT
 from mobile_avatar.rendering.mesh_normals import vertex_normals
 from mobile_avatar.rendering.rasterize import rasterize
@@ -20,12 +22,25 @@ from mobile_avatar.rendering.surface_map import SurfaceMap
 PER_PIXEL = 2
 """Texels per pixel of the picture along a side: the face is a part of the texture only."""
 GRAZING, FRONTAL = 0.1, 0.5
-"""Cosine to the viewer from which a spot counts, and from which it counts fully."""
+"""Cosine to the viewer from which a colour counts, and from which it counts fully."""
 HIDDEN = 0.01
 """Depth behind the nearest surface, in the picture's unit, from which a spot counts as hidden; a pixel's side is added,
 by which the depth of one slanted face may differ within a pixel."""
 EDGE = 2
-"""Pixels inside the person's outline that do not count: they are mixed with the background."""
+"""Pixels inside the person's outline whose colours do not count: they are mixed with the background."""
+
+
+class PhotoSurface(NamedTuple):
+    """What photos of n people say of their surfaces, in textures of T x T texels."""
+
+    colours: Tensor
+    """(n, 3, T, T) in [0, 1]."""
+    share: Tensor
+    """(n, 1, T, T) in [0, 1], how far the colours are to be believed: 0 where the surface is hidden, turned away, or
+    no part of the person."""
+    person: Tensor
+    """(n, 1, T, T) in [-1, 1]: 1 where the photo shows the person there, -1 where it shows what is behind them, and so
+    that the mesh is too large, 0 where it shows neither."""
 
 
 def texture_side(picture: int) -> int:
@@ -34,10 +49,8 @@ def texture_side(picture: int) -> int:
 
 
 @torch.no_grad()
-def photo_colours(
-    positions: Tensor, faces: Tensor, surface: SurfaceMap, photo: Tensor, matte: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Unfold photos of n people into their textures of T x T texels.
+def photo_surface(positions: Tensor, faces: Tensor, surface: SurfaceMap, photo: Tensor, matte: Tensor) -> PhotoSurface:
+    """Unfold photos of n people into their textures.
 
     Args:
         positions: (n, v, 3), the meshes as the photos show them: x and y in the picture [-1, 1], y down; z around 0,
@@ -45,10 +58,6 @@ def photo_colours(
         faces: (f, 3) int64 vertex numbers.
         surface: of the same faces, T texels a side.
         photo: (n, 3, S, S) RGB in [0, 1]. matte: (n, 1, S, S) in [0, 1].
-
-    Returns:
-        colours (n, 3, T, T) in [0, 1], and how far they are to be trusted (n, 1, T, T) in [0, 1]: 0 where the surface
-        is hidden, turned away, or no part of the person in the photo.
     """
     size = photo.shape[-1]
     spots = surface(positions)
@@ -57,14 +66,19 @@ def photo_colours(
     nearest = drawn.image(drawn.depth, float("inf"))[:, None].clamp(max=2 * FRONT)
     front = F.grid_sample(nearest, grid, mode="nearest", align_corners=False) - FRONT
     facing = -surface(vertex_normals(positions, faces)[..., 2:])
-    seen = (spots[:, 2:] < front + HIDDEN + 2 / size) * surface.mask()
-    share = ((facing - GRAZING) / (FRONTAL - GRAZING)).clamp(0, 1) * seen
+    in_picture = (grid.abs() < 1).all(-1)[:, None]
+    seen = (spots[:, 2:] < front + HIDDEN + 2 / size) * (facing > 0) * in_picture * surface.mask()
     inside = -F.max_pool2d(-matte, 2 * EDGE + 1, 1, EDGE)
-    share = share * F.grid_sample(inside, grid, align_corners=False)
-    colours = F.grid_sample(photo, grid, padding_mode="border", align_corners=False)
-    colours, share = _beyond_seams(colours, share, surface.mask())
+    share = ((facing - GRAZING) / (FRONTAL - GRAZING)).clamp(0, 1) * seen * _look_up(inside, grid)
+    person = (2 * _look_up(matte, grid) - 1) * seen
+    colours, share = _beyond_seams(_look_up(photo, grid), share, surface.mask())
     # No hard seams where something stands before something else.
-    return colours, torch.minimum(share, _mean(share))
+    person = _mean(person) / _mean(surface.mask()).clamp(min=1e-6)
+    return PhotoSurface(colours, torch.minimum(share, _mean(share)), person)
+
+
+def _look_up(images: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def _beyond_seams(colours: Tensor, share: Tensor, covered: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +96,7 @@ def _mean(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def avatar_texture(mesh: AvatarMesh, codes: Tensor, texture: Tensor, photo: Tensor, matte: Tensor) -> Tensor:
-    """The encoder's texture (1, 8, t, t) of one person with the colours of a photo: (1, 8, T, T).
+    """The encoder's texture (1, 8, t, t) of one person with what a photo says of it: (1, 8, T, T).
 
     Args:
         mesh: of the person.
@@ -92,15 +106,11 @@ def avatar_texture(mesh: AvatarMesh, codes: Tensor, texture: Tensor, photo: Tens
     corners = mesh.corners.long()
     surface = SurfaceMap(corners, mesh.uv, corners, texture_side(photo.shape[-1]))
     positions, _ = mesh(codes)
-    return with_photo(texture, *photo_colours(positions, corners, surface, photo, matte))
+    return with_photo(texture, photo_surface(positions, corners, surface, photo, matte))
 
 
-def with_photo(texture: Tensor, colours: Tensor, share: Tensor) -> Tensor:
-    """Encoder's textures (n, 8, t, t), enlarged, with the photos' colours in their first channels: (n, 8, T, T).
-
-    Args:
-        colours, share: see `photo_colours`.
-    """
-    larger = F.interpolate(texture, share.shape[-2:], mode="bilinear", align_corners=False)
-    own, rest = larger[:, :PHOTO_COLOURS], larger[:, PHOTO_COLOURS:]
-    return torch.cat((own + share * (colours - own), rest), dim=1)
+def with_photo(texture: Tensor, seen: PhotoSurface) -> Tensor:
+    """Encoder's textures (n, 8, t, t), enlarged, with what the photos say in their first channels: (n, 8, T, T)."""
+    larger = F.interpolate(texture, seen.share.shape[-2:], mode="bilinear", align_corners=False)
+    own, rest = larger[:, :PHOTO_COLOURS], larger[:, PERSON + 1 :]
+    return torch.cat((own + seen.share * (seen.colours - own), seen.person, rest), dim=1)

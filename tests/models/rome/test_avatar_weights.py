@@ -136,7 +136,7 @@ def test_packing_keeps_what_creates_and_says_what_storing_costs(tmp_path, monkey
     assert len(found.facts["networks_sha256"]) == len(found.facts["renderer_sha256"]) == 64
     assert 0 < result["offsets_mm"] < 0.2
     assert 0 < result["vertices_px"] < 0.1
-    assert 0 < result["picture"] < 0.1
+    assert 0 < result["picture"] < 0.005
 
 
 def test_packing_refuses_in_a_sentence(tmp_path, monkeypatch, capsys):

@@ -63,11 +63,13 @@ def test_default_fits_the_budget_in_operators_of_every_runtime() -> None:
 def test_a_fresh_renderer_shows_the_textured_mesh() -> None:
     torch.manual_seed(0)
     colours, covered = torch.rand(1, 3, 16, 16), (torch.rand(1, 1, 16, 16) > 0.5).float()
-    features = torch.cat((colours * covered, torch.randn(1, FEATURES - 4, 16, 16) * covered, covered), dim=1)
+    person = (2 * (torch.rand(1, 1, 16, 16) > 0.3).float() - 1) * covered
+    rest = torch.randn(1, FEATURES - 5, 16, 16) * covered
+    features = torch.cat((colours * covered, person, rest, covered), dim=1)
     image, mask = CompactRenderer(TINY).eval()(features).split((3, 1), dim=1)
     error = ((image - colours).abs() * covered).sum() / (3 * covered.sum())
     assert error < 0.1
-    assert ((mask > 0.5) == (covered > 0.5)).all()
+    assert ((mask > 0.5) == ((covered > 0.5) & (person > 0))).all()
 
 
 def test_all_weights_learn() -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from mobile_avatar.models.rome.avatar_mesh import AvatarMesh
 from mobile_avatar.models.rome.feature_image import feature_image
-from mobile_avatar.models.rome.photo_texture import avatar_texture, photo_colours, with_photo
+from mobile_avatar.models.rome.photo_texture import PhotoSurface, avatar_texture, photo_surface, with_photo
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.rendering.surface_map import SurfaceMap
 from tests.rome_weights import CAMERA
@@ -21,15 +21,15 @@ def wall(x: float, z: float, half: float = 0.4) -> torch.Tensor:
 
 
 def unfolded(vertices: torch.Tensor, photo: torch.Tensor, matte: torch.Tensor | None = None):
-    """Colours and trust of squares, each in a column of the texture of its own."""
+    """Colours, trust and person of squares, each in a column of the texture of its own."""
     count = len(vertices) // 4
     faces = torch.cat([torch.tensor([[0, 2, 1], [0, 3, 2]]) + 4 * number for number in range(count)])
     edges = torch.linspace(-1, 1, count + 1).tolist()
     corners = [[[a, -1], [b, -1], [b, 1], [a, 1]] for a, b in zip(edges, edges[1:], strict=False)]
     uv = torch.tensor(corners, dtype=torch.float32).flatten(0, 1)
     matte = torch.ones(1, 1, SIZE, SIZE) if matte is None else matte
-    colours, share = photo_colours(vertices[None], faces, SurfaceMap(faces, uv, faces, SIZE), photo, matte)
-    return colours.chunk(count, dim=3), share.chunk(count, dim=3)
+    found = photo_surface(vertices[None], faces, SurfaceMap(faces, uv, faces, SIZE), photo, matte)
+    return [part.chunk(count, dim=3) for part in found]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def ramp() -> torch.Tensor:
 
 
 def test_texels_take_the_colour_of_their_place_in_the_photo(ramp):
-    (colours,), (share,) = unfolded(wall(0.0, 0.0), ramp)
+    (colours,), (share,), _ = unfolded(wall(0.0, 0.0), ramp)
     assert share[..., 4:-4, 4:-4].min() > 0.999
     middle = torch.linspace(-0.4, 0.4, SIZE + 1).unfold(0, 2, 1).mean(1) / 2 + 0.5
     torch.testing.assert_close(colours[0, 0, SIZE // 2, 4:-4], middle[4:-4], atol=0.02, rtol=0)
@@ -49,31 +49,37 @@ def test_texels_take_the_colour_of_their_place_in_the_photo(ramp):
 
 def test_what_is_hidden_turned_away_or_not_the_person_is_not_believed(ramp):
     near, far = wall(0.0, -0.5), wall(0.5, 0.3)
-    _, (front, behind) = unfolded(torch.cat((near, far)), ramp)
+    _, (front, behind), (_, nobody) = unfolded(torch.cat((near, far)), ramp)
     assert front[..., 8:-8, 8:-8].min() > 0.999
     # The left part of the far wall, from x = 0.1 to 0.4, stands behind the near one.
     assert behind[..., 4:-4, 2:9].max() == 0
     assert behind[..., 8:-8, 26:28].min() > 0.999
-    _, (back,) = unfolded(near.flip(0), ramp)
+    assert nobody[..., 4:-4, 2:9].abs().max() == 0  # hidden: the photo says neither
+    _, (back,), _ = unfolded(near.flip(0), ramp)
     assert back.max() == 0
     slanted = near.clone()
     slanted[:, 0], slanted[:, 2] = near[:, 0] * 0.2, near[:, 0]
-    _, (grazing,) = unfolded(slanted, ramp)
+    _, (grazing,), _ = unfolded(slanted, ramp)
     assert 0 < grazing.max() < 0.5
     matte = torch.zeros(1, 1, SIZE, SIZE)
     matte[..., : SIZE // 2] = 1
-    _, (half,) = unfolded(near, ramp, matte)
+    _, (half,), (person,) = unfolded(near, ramp, matte)
     assert half[..., 4:-4, 4:24].min() > 0.999
     assert half[..., 30:].max() == 0  # two pixels of the outline are not believed either
+    assert person[..., 4:-4, 4:28].min() > 0.999
+    assert person[..., 4:-4, 36:-4].max() < -0.999
 
 
 def test_the_encoder_fills_in_where_the_photo_says_nothing():
-    texture, colours = torch.randn(2, 8, 16, 16), torch.rand(2, 3, 32, 32)
+    texture, colours, person = torch.randn(2, 8, 16, 16), torch.rand(2, 3, 32, 32), torch.rand(2, 1, 32, 32)
     larger = F.interpolate(texture, (32, 32), mode="bilinear", align_corners=False)
-    assert torch.equal(with_photo(texture, colours, torch.zeros(2, 1, 32, 32)), larger)
-    found = with_photo(texture, colours, torch.ones(2, 1, 32, 32))
-    torch.testing.assert_close(found[:, :3], colours)
-    assert torch.equal(found[:, 3:], larger[:, 3:])
+    nothing = with_photo(texture, PhotoSurface(colours, torch.zeros(2, 1, 32, 32), person))
+    assert torch.equal(nothing[:, :3], larger[:, :3])
+    everything = with_photo(texture, PhotoSurface(colours, torch.ones(2, 1, 32, 32), person))
+    torch.testing.assert_close(everything[:, :3], colours)
+    for found in (nothing, everything):
+        assert torch.equal(found[:, 3:4], person)
+        assert torch.equal(found[:, 4:], larger[:, 4:])
 
 
 def test_an_avatar_in_the_pose_of_its_photo_shows_the_photo(ramp):
