@@ -101,6 +101,7 @@ def _student(networks: RomeNetworks, config: CompactConfig, earlier: str | None)
     student = Appearance(networks.config, config)
     if earlier is None:
         student.texture_encoder.load_state_dict(networks.part("texture_encoder").state_dict())
+        student.leave_colours()
         return student, {}
     before, facts = load_appearance(Path(earlier))
     known = replace(before.config, frame_size=networks.config.frame_size)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mobile_avatar.models.rome.compact_renderer import CompactConfig, CompactRenderer
+from mobile_avatar.models.rome.compact_renderer import PHOTO_COLOURS, CompactConfig, CompactRenderer
 from mobile_avatar.models.rome.config import RomeConfig
 from mobile_avatar.models.rome.photo_texture import PhotoSurface, with_photo
 from mobile_avatar.models.rome.texture_encoder import TextureEncoder
@@ -22,6 +22,13 @@ class Appearance(nn.Module):
         self.config = config
         self.texture_encoder = TextureEncoder(config)
         self.renderer = CompactRenderer(compact)
+
+    @torch.no_grad()
+    def leave_colours(self) -> None:
+        """Make the texture encoder begin with changing no colour: as it comes from a full model it gives colours."""
+        last = self.texture_encoder.net[-1]
+        last.weight[:PHOTO_COLOURS].zero_()
+        last.bias[:PHOTO_COLOURS].zero_()
 
     def texture(self, photo: Tensor, matte: Tensor, seen: PhotoSurface) -> Tensor:
         """Neural textures (n, 8, T, T), once per avatar.

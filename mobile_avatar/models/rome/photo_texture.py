@@ -1,9 +1,9 @@
 """What the photo itself says of the surface, in the neural texture: its own colours, and where there is nobody.
 
 Not in the paper: there every freckle has to pass through the texture encoder's narrow middle, which asks for an encoder
-of 125 GMAC. Here the fitted mesh carries the photo's pixels into three channels of the texture, and a small encoder
-fills in the rest: what the photo does not show, and what the other channels say of the surface. A fourth channel says
-where the mesh stands out beyond the person's outline, so that the renderer can cut it off. Costs nothing per frame.
+of 125 GMAC. Here the fitted mesh carries the photo's pixels into three channels of the texture. What the photo does not
+show takes the colours of what lies around it, which a small encoder corrects. A fourth channel says where the mesh
+stands out beyond the person's outline, so that the renderer can cut it off. Costs nothing per frame.
 """
 
 from typing import NamedTuple
@@ -34,9 +34,9 @@ class PhotoSurface(NamedTuple):
     """What photos of n people say of their surfaces, in textures of T x T texels."""
 
     colours: Tensor
-    """(n, 3, T, T) in [0, 1]."""
+    """(n, 3, T, T) in [0, 1]; where the photo shows none those of what lies around in the texture."""
     share: Tensor
-    """(n, 1, T, T) in [0, 1], how far the colours are to be believed: 0 where the surface is hidden, turned away, or
+    """(n, 1, T, T) in [0, 1], how far the colours are the photo's own: 0 where the surface is hidden, turned away, or
     no part of the person."""
     person: Tensor
     """(n, 1, T, T) in [-1, 1]: 1 where the photo shows the person there, -1 where it shows what is behind them, and so
@@ -73,8 +73,9 @@ def photo_surface(positions: Tensor, faces: Tensor, surface: SurfaceMap, photo: 
     person = (2 * _look_up(matte, grid) - 1) * seen
     colours, share = _beyond_seams(_look_up(photo, grid), share, surface.mask())
     # No hard seams where something stands before something else.
+    share = torch.minimum(share, _mean(share))
     person = _mean(person) / _mean(surface.mask()).clamp(min=1e-6)
-    return PhotoSurface(colours, torch.minimum(share, _mean(share)), person)
+    return PhotoSurface(share * colours + (1 - share) * filled(share * colours, share), share, person)
 
 
 def _look_up(images: Tensor, grid: Tensor) -> Tensor:
@@ -87,6 +88,20 @@ def _beyond_seams(colours: Tensor, share: Tensor, covered: Tensor) -> tuple[Tens
     near = _mean(colours * share) / weight.clamp(min=1e-6)
     inside = covered > 0
     return torch.where(inside, colours, near), torch.where(inside, share, weight / neighbours.clamp(min=1e-6))
+
+
+def filled(total: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums (n, c, S, S) and weights (n, 1, S, S) as means; texels without weight take averages of coarser and
+    coarser neighbourhoods, down to the mean of all."""
+    levels = [(total, weight)]
+    while levels[-1][1].shape[-1] > 1:
+        levels.append(tuple(F.avg_pool2d(values, 2, ceil_mode=True) for values in levels[-1]))
+    known = levels[-1][0] / levels[-1][1].clamp(min=1e-12)
+    for sums, weights in reversed(levels[:-1]):
+        coarse = F.interpolate(known, sums.shape[-2:], mode="bilinear", align_corners=False)
+        sure = (weights / weights.amax((1, 2, 3), keepdim=True).clamp(min=1e-12) * 50).clamp(max=1)
+        known = sure * sums / weights.clamp(min=1e-12) + (1 - sure) * coarse
+    return known
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -110,7 +125,10 @@ def avatar_texture(mesh: AvatarMesh, codes: Tensor, texture: Tensor, photo: Tens
 
 
 def with_photo(texture: Tensor, seen: PhotoSurface) -> Tensor:
-    """Encoder's textures (n, 8, t, t), enlarged, with what the photos say in their first channels: (n, 8, T, T)."""
+    """Encoder's textures (n, 8, t, t), enlarged, with what the photos say in their first channels: (n, 8, T, T).
+
+    The encoder's first channels change the colours where the photo does not show them.
+    """
     larger = F.interpolate(texture, seen.share.shape[-2:], mode="bilinear", align_corners=False)
-    own, rest = larger[:, :PHOTO_COLOURS], larger[:, PERSON + 1 :]
-    return torch.cat((own + seen.share * (seen.colours - own), seen.person, rest), dim=1)
+    change, rest = larger[:, :PHOTO_COLOURS], larger[:, PERSON + 1 :]
+    return torch.cat((seen.colours + (1 - seen.share) * change, seen.person, rest), dim=1)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from mobile_avatar.models.rome.avatar_mesh import AvatarMesh
 from mobile_avatar.models.rome.feature_image import feature_image
-from mobile_avatar.models.rome.photo_texture import PhotoSurface, avatar_texture, photo_surface, with_photo
+from mobile_avatar.models.rome.photo_texture import PhotoSurface, avatar_texture, filled, photo_surface, with_photo
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.rendering.surface_map import SurfaceMap
 from tests.rome_weights import CAMERA
@@ -74,12 +74,23 @@ def test_the_encoder_fills_in_where_the_photo_says_nothing():
     texture, colours, person = torch.randn(2, 8, 16, 16), torch.rand(2, 3, 32, 32), torch.rand(2, 1, 32, 32)
     larger = F.interpolate(texture, (32, 32), mode="bilinear", align_corners=False)
     nothing = with_photo(texture, PhotoSurface(colours, torch.zeros(2, 1, 32, 32), person))
-    assert torch.equal(nothing[:, :3], larger[:, :3])
+    torch.testing.assert_close(nothing[:, :3], colours + larger[:, :3])
     everything = with_photo(texture, PhotoSurface(colours, torch.ones(2, 1, 32, 32), person))
     torch.testing.assert_close(everything[:, :3], colours)
     for found in (nothing, everything):
         assert torch.equal(found[:, 3:4], person)
         assert torch.equal(found[:, 4:], larger[:, 4:])
+
+
+def test_what_the_photo_does_not_show_takes_the_colours_around_it():
+    colours, weight = torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
+    colours[:, 0, :, :6], colours[:, 2, :, 10:] = 0.8, 0.6
+    weight[..., :6], weight[..., 10:] = 1, 1
+    found = filled(colours * weight, weight)
+    torch.testing.assert_close(found[..., :6], colours[..., :6])
+    assert (found[:, 0, :, 6] > 0.4).all()
+    assert (found[:, 2, :, 9] > 0.3).all()
+    assert filled(colours, torch.zeros(1, 1, 16, 16)).isfinite().all()
 
 
 def test_an_avatar_in_the_pose_of_its_photo_shows_the_photo(ramp):
