@@ -18,9 +18,8 @@ from mobile_avatar.models.rome.mesh_maps import image_features, mesh_maps
 from mobile_avatar.models.rome.model import FRONT, Person, Rome
 from mobile_avatar.models.rome.networks import RomeNetworks
 from mobile_avatar.models.rome.parametric import rotation_matrices
-from mobile_avatar.models.rome.photo_texture import PhotoSurface, photo_surface, texture_side
+from mobile_avatar.models.rome.photo_texture import PhotoSurface, PhotoUnfolding
 from mobile_avatar.models.rome.regressors import FrameCodes
-from mobile_avatar.rendering.surface_map import SurfaceMap
 from mobile_avatar.training.rome_heads import WIDEST, RomeClips, axis_angle
 from mobile_avatar.training.rome_person import per_frame, photo_person
 
@@ -80,11 +79,11 @@ class Teacher:
             )
         mode = "linear" if set(networks.parts) >= LINEAR_PARTS else "full"
         self.model, self.size = Rome(networks.eval().requires_grad_(False), head, mode), size
-        self.surface = SurfaceMap(head.faces, head.uv, head.uv_faces, texture_side(size))
+        self.unfolding = PhotoUnfolding(head.template, head.faces, head.uv, head.uv_faces, size)
 
     def to(self, device: str) -> "Teacher":
         """Itself, on a device."""
-        self.model, self.surface = self.model.to(device), self.surface.to(device)
+        self.model, self.unfolding = self.model.to(device), self.unfolding.to(device)
         return self
 
     @torch.no_grad()
@@ -97,8 +96,7 @@ class Teacher:
         """What a phone's textures of these people are made of: their first frames, and where they show the mesh."""
         first = FrameCodes(clips.expression[:, 0], clips.pose[:, 0], clips.camera[:, 0])
         mesh = self.model.mesh(person, first)
-        drawn = (mesh.projected, self.model.faces, self.surface)
-        seen = photo_surface(*drawn, clips.images[:, 0], clips.masks[:, 0])
+        seen = self.unfolding(mesh.projected, clips.images[:, 0], clips.masks[:, 0])
         return Sources(*clips.source(self.model.config.image_size), seen)
 
     @torch.no_grad()

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mobile_avatar.models.rome.avatar import CODES, RomeAvatar
 from mobile_avatar.models.rome.feature_image import FRONT
-from mobile_avatar.models.rome.photo_texture import filled
 from mobile_avatar.rendering.rasterize import rasterize
 from mobile_avatar.rendering.surface_map import SurfaceMap
 
@@ -49,7 +48,21 @@ def avatar_colours(avatar: RomeAvatar, size: int) -> np.ndarray:
         share = share * F.grid_sample(mask, grid, align_corners=False)
         total += share * F.grid_sample(colour, grid, padding_mode="border", align_corners=False)
         weight += share
-    return _bytes(filled(total, weight))
+    return _bytes(_filled(total, weight))
+
+
+def _filled(total: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums (1, 3, S, S) and weights (1, 1, S, S) as means; texels without weight from coarser and coarser
+    averages, down to the mean of all."""
+    levels = [(total, weight)]
+    while levels[-1][1].shape[-1] > 1:
+        levels.append(tuple(F.avg_pool2d(values, 2, ceil_mode=True) for values in levels[-1]))
+    filled = levels[-1][0] / levels[-1][1].clamp(min=1e-12)
+    for sums, weights in reversed(levels[:-1]):
+        coarse = F.interpolate(filled, sums.shape[-2:], mode="bilinear", align_corners=False)
+        known = (weights / weights.amax().clamp(min=1e-12) * 50).clamp(max=1)
+        filled = known * sums / weights.clamp(min=1e-12) + (1 - known) * coarse
+    return filled
 
 
 def _bytes(image: Tensor) -> np.ndarray:

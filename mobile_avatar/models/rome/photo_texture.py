@@ -2,15 +2,16 @@
 
 Not in the paper: there every freckle has to pass through the texture encoder's narrow middle, which asks for an encoder
 of 125 GMAC. Here the fitted mesh carries the photo's pixels into three channels of the texture. What the photo does not
-show takes the colours of what lies around it, which a small encoder corrects. A fourth channel says where the mesh
-stands out beyond the person's outline, so that the renderer can cut it off. Costs nothing per frame.
+show takes the colours of what is nearest to it on the head, which a small encoder corrects. A fourth channel says where
+the mesh stands out beyond the person's outline, so that the renderer can cut it off. Costs nothing per frame.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobile_avatar.models.rome.avatar_mesh import AvatarMesh
 from mobile_avatar.models.rome.compact_renderer import PERSON, PHOTO_COLOURS
@@ -26,6 +27,9 @@ GRAZING, FRONTAL = 0.1, 0.5
 HIDDEN = 0.01
 """Depth behind the nearest surface, in the picture's unit, from which a spot counts as hidden; a pixel's side is added,
 by which the depth of one slanted face may differ within a pixel."""
+NEAR = 0.02
+"""Of a head's size: what is nearer than this counts alike where colours are guessed; further away the weight falls with
+the fourth power."""
 EDGE = 2
 """Pixels inside the person's outline whose colours do not count: they are mixed with the background."""
 
@@ -34,7 +38,7 @@ class PhotoSurface(NamedTuple):
     """What photos of n people say of their surfaces, in textures of T x T texels."""
 
     colours: Tensor
-    """(n, 3, T, T) in [0, 1]; where the photo shows none those of what lies around in the texture."""
+    """(n, 3, T, T) in [0, 1]; where the photo shows none those of what is nearest on the head."""
     share: Tensor
     """(n, 1, T, T) in [0, 1], how far the colours are the photo's own: 0 where the surface is hidden, turned away, or
     no part of the person."""
@@ -48,60 +52,71 @@ def texture_side(picture: int) -> int:
     return PER_PIXEL * picture
 
 
-@torch.no_grad()
-def photo_surface(positions: Tensor, faces: Tensor, surface: SurfaceMap, photo: Tensor, matte: Tensor) -> PhotoSurface:
-    """Unfold photos of n people into their textures.
+class PhotoUnfolding(nn.Module):
+    """Unfolds photos of people into their textures.
 
     Args:
-        positions: (n, v, 3), the meshes as the photos show them: x and y in the picture [-1, 1], y down; z around 0,
-            smaller is nearer.
-        faces: (f, 3) int64 vertex numbers.
-        surface: of the same faces, T texels a side.
-        photo: (n, 3, S, S) RGB in [0, 1]. matte: (n, 1, S, S) in [0, 1].
+        rest: (v, 3) vertices of a head at rest: what is near on it counts as alike.
+        faces, uv, uv_faces: see `SurfaceMap`.
+        picture: side of the photos in pixels.
     """
-    size = photo.shape[-1]
-    spots = surface(positions)
-    grid = spots[:, :2].permute(0, 2, 3, 1)
-    drawn = rasterize(positions + positions.new_tensor([0, 0, FRONT]), faces, size)
-    nearest = drawn.image(drawn.depth, float("inf"))[:, None].clamp(max=2 * FRONT)
-    front = F.grid_sample(nearest, grid, mode="nearest", align_corners=False) - FRONT
-    facing = -surface(vertex_normals(positions, faces)[..., 2:])
-    in_picture = (grid.abs() < 1).all(-1)[:, None]
-    seen = (spots[:, 2:] < front + HIDDEN + 2 / size) * (facing > 0) * in_picture * surface.mask()
-    inside = -F.max_pool2d(-matte, 2 * EDGE + 1, 1, EDGE)
-    share = ((facing - GRAZING) / (FRONTAL - GRAZING)).clamp(0, 1) * seen * _look_up(inside, grid)
-    person = (2 * _look_up(matte, grid) - 1) * seen
-    colours, share = _beyond_seams(_look_up(photo, grid), share, surface.mask())
-    # No hard seams where something stands before something else.
-    share = torch.minimum(share, _mean(share))
-    person = _mean(person) / _mean(surface.mask()).clamp(min=1e-6)
-    return PhotoSurface(share * colours + (1 - share) * filled(share * colours, share), share, person)
 
+    def __init__(self, rest: Tensor, faces: Tensor, uv: Tensor, uv_faces: Tensor, picture: int) -> None:
+        super().__init__()
+        self.surface = SurfaceMap(faces, uv, uv_faces, texture_side(picture))
+        size = (rest.amax(0) - rest.amin(0)).amax()
+        near = (torch.cdist(rest, rest) / size).square() + NEAR**2
+        # Follow from the head model, so they are not stored with weights.
+        self.register_buffer("near", near**-2, persistent=False)
+        self.register_buffer("faces", faces, persistent=False)
 
-def _look_up(images: Tensor, grid: Tensor) -> Tensor:
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    @torch.no_grad()
+    def forward(self, positions: Tensor, photo: Tensor, matte: Tensor) -> PhotoSurface:
+        """What photos of n people say of their surfaces.
 
+        Args:
+            positions: (n, v, 3), the meshes as the photos show them: x and y in the picture [-1, 1], y down; z around
+                0, smaller is nearer.
+            photo: (n, 3, S, S) RGB in [0, 1]. matte: (n, 1, S, S) in [0, 1].
+        """
+        facing = -vertex_normals(positions, self.faces)[..., 2:]
+        look = self._reader(positions, photo, matte)
+        # What the photo does not show is guessed vertex by vertex.
+        colours, share, _ = (part[..., 0] for part in look(positions.mT[..., None], facing.mT[..., None]))
+        guess = (self.near @ (share * colours).mT) / (self.near @ share.mT).clamp(min=1e-12)
+        covered = self.surface.mask()
+        colours, share, person = (part * covered for part in look(self.surface(positions), self.surface(facing)))
+        # Texels beside the surface get the mean of their neighbours: bilinear look-ups at seams read them as well.
+        beside = _mean(covered).clamp(min=1e-6)
+        colours, share, guess = (
+            torch.where(covered > 0, part, _mean(part) / beside)
+            for part in (share * colours, share, self.surface(guess))
+        )
+        colours = colours / share.clamp(min=1e-6)
+        # No hard seams where something stands before something else.
+        share = torch.minimum(share, _mean(share))
+        return PhotoSurface(share * colours + (1 - share) * guess, share, _mean(person) / beside)
 
-def _beyond_seams(colours: Tensor, share: Tensor, covered: Tensor) -> tuple[Tensor, Tensor]:
-    """Texels beside the surface's get the mean of their neighbours: bilinear look-ups at seams read them as well."""
-    weight, neighbours = _mean(share), _mean(covered)
-    near = _mean(colours * share) / weight.clamp(min=1e-6)
-    inside = covered > 0
-    return torch.where(inside, colours, near), torch.where(inside, share, weight / neighbours.clamp(min=1e-6))
+    def _reader(self, positions: Tensor, photo: Tensor, matte: Tensor) -> Callable[[Tensor, Tensor], tuple]:
+        """What the photos say of spots (n, 3, h, w) in the picture that face the viewer by a cosine (n, 1, h, w).
 
+        Colours (n, 3, h, w), how far to believe them, and person (n, 1, h, w), see `PhotoSurface`.
+        """
+        size = photo.shape[-1]
+        drawn = rasterize(positions + positions.new_tensor([0, 0, FRONT]), self.faces, size)
+        nearest = drawn.image(drawn.depth, float("inf"))[:, None].clamp(max=2 * FRONT)
+        pictures = torch.cat((photo, matte, -F.max_pool2d(-matte, 2 * EDGE + 1, 1, EDGE)), dim=1)
 
-def filled(total: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums (n, c, S, S) and weights (n, 1, S, S) as means; texels without weight take averages of coarser and
-    coarser neighbourhoods, down to the mean of all."""
-    levels = [(total, weight)]
-    while levels[-1][1].shape[-1] > 1:
-        levels.append(tuple(F.avg_pool2d(values, 2, ceil_mode=True) for values in levels[-1]))
-    known = levels[-1][0] / levels[-1][1].clamp(min=1e-12)
-    for sums, weights in reversed(levels[:-1]):
-        coarse = F.interpolate(known, sums.shape[-2:], mode="bilinear", align_corners=False)
-        sure = (weights / weights.amax((1, 2, 3), keepdim=True).clamp(min=1e-12) * 50).clamp(max=1)
-        known = sure * sums / weights.clamp(min=1e-12) + (1 - sure) * coarse
-    return known
+        def read(spots: Tensor, facing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            grid = spots[:, :2].permute(0, 2, 3, 1)
+            front = F.grid_sample(nearest, grid, mode="nearest", align_corners=False) - FRONT
+            shown = (grid.abs() < 1).all(-1)[:, None] * (spots[:, 2:] < front + HIDDEN + 2 / size) * (facing > 0)
+            found = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+            colours, person, inside = found.split([3, 1, 1], dim=1)
+            share = ((facing - GRAZING) / (FRONTAL - GRAZING)).clamp(0, 1) * shown * inside
+            return colours, share, (2 * person - 1) * shown
+
+        return read
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -119,9 +134,9 @@ def avatar_texture(mesh: AvatarMesh, codes: Tensor, texture: Tensor, photo: Tens
         photo, matte: (1, 3, S, S) and (1, 1, S, S) in [0, 1], of the size that the avatar will be drawn in.
     """
     corners = mesh.corners.long()
-    surface = SurfaceMap(corners, mesh.uv, corners, texture_side(photo.shape[-1]))
+    unfolding = PhotoUnfolding(mesh.neutral, corners, mesh.uv, corners, photo.shape[-1])
     positions, _ = mesh(codes)
-    return with_photo(texture, photo_surface(positions, corners, surface, photo, matte))
+    return with_photo(texture, unfolding(positions, photo, matte))
 
 
 def with_photo(texture: Tensor, seen: PhotoSurface) -> Tensor:

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from mobile_avatar.models.rome.avatar_mesh import AvatarMesh
+from mobile_avatar.models.rome.camera import project
 from mobile_avatar.models.rome.feature_image import feature_image
-from mobile_avatar.models.rome.photo_texture import PhotoSurface, avatar_texture, filled, photo_surface, with_photo
+from mobile_avatar.models.rome.parametric import rotation_matrices
+from mobile_avatar.models.rome.photo_texture import PhotoSurface, PhotoUnfolding, avatar_texture, with_photo
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
-from mobile_avatar.rendering.surface_map import SurfaceMap
 from tests.rome_weights import CAMERA
 
 SIZE = 64
@@ -28,7 +29,7 @@ def unfolded(vertices: torch.Tensor, photo: torch.Tensor, matte: torch.Tensor | 
     corners = [[[a, -1], [b, -1], [b, 1], [a, 1]] for a, b in zip(edges, edges[1:], strict=False)]
     uv = torch.tensor(corners, dtype=torch.float32).flatten(0, 1)
     matte = torch.ones(1, 1, SIZE, SIZE) if matte is None else matte
-    found = photo_surface(vertices[None], faces, SurfaceMap(faces, uv, faces, SIZE), photo, matte)
+    found = PhotoUnfolding(vertices, faces, uv, faces, SIZE // 2)(vertices[None], photo, matte)
     return [part.chunk(count, dim=3) for part in found]
 
 
@@ -82,15 +83,24 @@ def test_the_encoder_fills_in_where_the_photo_says_nothing():
         assert torch.equal(found[:, 4:], larger[:, 4:])
 
 
-def test_what_the_photo_does_not_show_takes_the_colours_around_it():
-    colours, weight = torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
-    colours[:, 0, :, :6], colours[:, 2, :, 10:] = 0.8, 0.6
-    weight[..., :6], weight[..., 10:] = 1, 1
-    found = filled(colours * weight, weight)
-    torch.testing.assert_close(found[..., :6], colours[..., :6])
-    assert (found[:, 0, :, 6] > 0.4).all()
-    assert (found[:, 2, :, 9] > 0.3).all()
-    assert filled(colours, torch.zeros(1, 1, 16, 16)).isfinite().all()
+def test_what_the_photo_does_not_show_takes_the_colours_nearest_to_it_on_the_head():
+    head = synthetic_head()
+    unfolding = PhotoUnfolding(head.template, head.faces, head.uv, head.uv_faces, SIZE)
+    # Seen from the left, red above and blue below: the right half is guessed.
+    turned = head.template[None] @ rotation_matrices(torch.tensor([[0.0, 1.2, 0.0]])).mT
+    positions = project(turned, torch.tensor([CAMERA]))
+    photo = torch.zeros(1, 3, SIZE, SIZE)
+    photo[:, 0, : SIZE // 2], photo[:, 2, SIZE // 2 :] = 0.8, 0.6
+    found = unfolding(positions, photo, torch.ones(1, 1, SIZE, SIZE))
+    places = unfolding.surface(positions)[:, 1:2]
+    hidden = (found.share == 0) & (unfolding.surface.mask() > 0)
+    assert hidden.float().mean() > 0.2
+    above, below = hidden & (places < -0.35), hidden & (places > 0.35)
+    assert found.colours[:, :1][above].mean() > 0.6
+    assert found.colours[:, 2:][below].mean() > 0.5
+    nobody = unfolding(positions, photo, torch.zeros(1, 1, SIZE, SIZE))
+    assert nobody.share.max() == 0
+    assert nobody.colours.isfinite().all()
 
 
 def test_an_avatar_in_the_pose_of_its_photo_shows_the_photo(ramp):
