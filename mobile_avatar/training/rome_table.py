@@ -12,17 +12,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mobile_avatar.cli.common import print_json, print_table, say
+from mobile_avatar.cli.common import failing_in_a_sentence, print_json, print_table, say
+from mobile_avatar.errors import BadInput
 from mobile_avatar.models.rome.model import Rome
 from mobile_avatar.models.rome.networks import RomeNetworks
 from mobile_avatar.models.rome.synthetic_rig import synthetic_head
 from mobile_avatar.models.rome.weights import load_weights
+from mobile_avatar.training.rome_codes import code_table
 from mobile_avatar.training.rome_heads import RomeClips, unseen_clips
+from mobile_avatar.training.rome_options import FRAME
 from mobile_avatar.training.rome_person import photo_person, rest_mesh
 from mobile_avatar.training.rome_truth import HeadErrors, head_errors, true_heads
 
 PEOPLE, SEEDS = 20, (0,)
 HEADER = ("mesh", "Chamfer mm", "+- heads", "relative", "hair mm", "hair relative", "heads", "photo seeds")
+CODES_HEADER = ("read off frames", "unit", "error", "of the mean", "relative")
 
 
 @dataclass(frozen=True)
@@ -131,14 +135,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of their photos")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     given = parser.parse_args()
+    with failing_in_a_sentence():
+        _print(given)
+
+
+def _print(given: argparse.Namespace) -> None:
+    if given.people < 1:
+        raise BadInput(f"{given.people} people make no table; use 1 or more")
     networks, facts = load_weights(given.weights)
     rows = rome_table(networks, given.people, given.seeds)
+    codes = code_table(networks, given.people) if FRAME in networks.parts else []
     if given.json:
-        print_json({"weights": str(given.weights), "facts": facts, "rows": [asdict(row) for row in rows]})
+        told = {"rows": [asdict(row) for row in rows], "codes": [asdict(row) for row in codes]}
+        print_json({"weights": str(given.weights), "facts": facts} | told)
         return
     say(f"{given.weights}: {facts.get('trained_on', 'unknown training')}; people test 0 to {given.people - 1}")
     cells = [[round(value, 3) if isinstance(value, float) else value for value in asdict(row).values()] for row in rows]
     print_table(HEADER, [[*row[:-1], ",".join(map(str, row[-1]))] for row in cells])
+    if codes:
+        lines = [
+            [value if isinstance(value, str) else round(value, 3) for value in asdict(row).values()] for row in codes
+        ]
+        print_table(CODES_HEADER, lines)
 
 
 if __name__ == "__main__":
