@@ -13,7 +13,7 @@ RATE = 0.03
 # What holds a refined texture back: roughness and size of the change, and how many pixels must read a texel before it
 # may follow them freely. Chosen on synthetic people in other poses: looser values gain more in the photo's own pose,
 # but less where the encoder's codes drive; absolute errors, of edges too, lose more in the worst pose.
-ROUGHNESS, CHANGE, READERS = 0.02, 0.02, 1.0
+ROUGHNESS, CHANGE, READERS = 0.2, 0.2, 1.0
 
 
 @torch.enable_grad()

@@ -117,11 +117,13 @@ class CompactRenderer(nn.Module):
     def _start_with_the_mesh(self) -> None:
         self.to_colours.weight.mul_(SMALL_START)
         self.direct.weight.zero_()
-        sources = [(channel, COLOUR_SLOPE) for channel in range(PHOTO_COLOURS)] + [(FEATURES - 1, MASK_SLOPE)]
-        for channel, (feature, slope) in enumerate(sources):
-            self.direct.weight[channel, feature] = slope
-            self.direct.bias[channel] = -slope / 2
-        self.direct.weight[-1, PERSON] = MASK_SLOPE
+        self.direct.bias.zero_()
+        # Off the mesh colours begin in the middle: dark ones would make a dark rim around everybody.
+        for channel in range(PHOTO_COLOURS):
+            self.direct.weight[channel, channel] = COLOUR_SLOPE
+            self.direct.weight[channel, -1] = -COLOUR_SLOPE / 2
+        self.direct.weight[-1, PERSON] = self.direct.weight[-1, -1] = MASK_SLOPE
+        self.direct.bias[-1] = -MASK_SLOPE / 2
 
     def forward(self, features: Tensor) -> Tensor:
         """Feature images -> RGB, not multiplied by the mask, and the mask: (B, 4, S, S) in [0, 1].
