@@ -48,6 +48,7 @@ def small_avatar(head: HeadModel | None = None, size: int = SIZE) -> RomeAvatar:
     for module in renderer.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
+    renderer.direct.bias.zero_()  # random weights beside a mask that begins with nobody show nobody
     smooth = nn.functional.interpolate(torch.randn(1, 8, 8, 8), (2 * size,) * 2, mode="bilinear")
     return RomeAvatar(
         fold_batch_norms(encoder),
