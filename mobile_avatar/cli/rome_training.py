@@ -72,13 +72,12 @@ def _networks(options, start):
 
     from mobile_avatar.models.rome.networks import CORE, RomeNetworks
     from mobile_avatar.models.rome.synthetic_rig import synthetic_head
-    from mobile_avatar.training.rome_options import REGRESSORS, preset_config
+    from mobile_avatar.training.rome_options import preset_config
 
     config = start.config if start else preset_config(options.preset, synthetic_head())
     config = replace(config, frame_size=options.frame_size or config.frame_size)
-    linear = REGRESSORS if options.only is None else (options.only,)
     with torch.device("meta"):
-        networks = RomeNetworks(config, CORE if options.stage == "rome" else linear)
+        networks = RomeNetworks(config, CORE if options.stage == "rome" else options.regressors)
     return config, dict(networks.named_children()), options.targets + 1
 
 

@@ -202,10 +202,9 @@ def _check_alone(start: RomeNetworks, only: str | None) -> None:
         raise BadInput(f"{only} cannot be trained alone: these ROME weights have no {missing[0]} yet; leave --only out")
 
 
-def _regressors(
-    start: RomeNetworks, config: RomeConfig, chosen: tuple[str, ...], options: RomeTrainOptions, units: Units
-) -> RomeNetworks:
+def _regressors(start: RomeNetworks, config: RomeConfig, options: RomeTrainOptions, units: Units) -> RomeNetworks:
     """Regressors as `start` has them, or fresh ones that begin with ImageNet's features and the mean of everything."""
+    chosen = options.regressors
     networks = RomeNetworks(config, chosen)
     paths = dict(zip(REGRESSORS, (options.resnet50, options.mobilenet_v2), strict=True))
     for name in chosen:
@@ -251,15 +250,14 @@ def train_linear(
     full = Rome(start.eval().requires_grad_(False), head).to(device)
     size = max(config.image_size, config.frame_side)
     pool = open_pool(options, folder, size, photos_first=True)
-    chosen = REGRESSORS if options.only is None else (options.only,)
     _check_alone(start, options.only)
     # Without the photo's regressor in training its basis must stay as it is.
     basis, variance, table = start.linear_basis if "linear_basis" in start.parts else None, 1.0, None
-    if PHOTO in chosen:
+    if PHOTO in options.regressors:
         basis, variance = _basis(full, pool, options, Path(folder) / BASIS_FILE)
         table = _coefficients(full, basis, pool, device, Path(folder) / COEFFICIENTS_FILE)
     units = _units(pool, variance, config.n_basis)
-    networks = _regressors(start, config, chosen, options, units).train().to(device)
+    networks = _regressors(start, config, options, units).train().to(device)
     prepare_networks([networks])
     training = {"model": trained(networks, options.lr, options.beta1, options.clip_norm)}
     objective = LinearObjective(table, networks, variance, units)

@@ -121,6 +121,11 @@ class RomeTrainOptions:
             identities=self.identities or max(self.batch_size, min(1200, wanted)),
         )
 
+    @property
+    def regressors(self) -> tuple[str, ...]:
+        """Those of the linear model that are in training."""
+        return REGRESSORS if self.only is None else (self.only,)
+
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
         return self.lr * SCHEDULES[self.schedule](step, self.steps)

@@ -47,11 +47,6 @@ class PhotoSurface(NamedTuple):
     that the mesh is too large, 0 where it shows neither."""
 
 
-def texture_side(picture: int) -> int:
-    """Texels along a side of the texture that goes with pictures of `picture` pixels."""
-    return PER_PIXEL * picture
-
-
 class PhotoUnfolding(nn.Module):
     """Unfolds photos of people into their textures.
 
@@ -63,7 +58,7 @@ class PhotoUnfolding(nn.Module):
 
     def __init__(self, rest: Tensor, faces: Tensor, uv: Tensor, uv_faces: Tensor, picture: int) -> None:
         super().__init__()
-        self.surface = SurfaceMap(faces, uv, uv_faces, texture_side(picture))
+        self.surface = SurfaceMap(faces, uv, uv_faces, PER_PIXEL * picture)
         size = (rest.amax(0) - rest.amin(0)).amax()
         near = (torch.cdist(rest, rest) / size).square() + NEAR**2
         # Follow from the head model, so they are not stored with weights.
